@@ -1,0 +1,199 @@
+"""What is trained, costed, cached and exported: which module stands at which site."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autopeft.exceptions import ConfigurationError
+
+#: Where something can be tuned. A layer's linear maps, its two blocks, its small tensors, and what lies outside layers.
+LINEAR_PARTS = ("q", "k", "v", "o", "up", "gate", "down")
+BLOCK_PARTS = ("attention", "ffn")
+PARTS = (*LINEAR_PARTS, *BLOCK_PARTS, "norm", "bias", "embedding")
+
+OptionValue = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A place in the backbone where something can be tuned.
+
+    Args:
+        part: One of `PARTS`.
+        layer: Zero-based layer index; None for parts outside the layers (``embedding``).
+    """
+
+    part: str
+    layer: int | None
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise ConfigurationError(f"site part must be one of {', '.join(PARTS)}, but got {self.part!r}.")
+        if (self.layer is None) != (self.part == "embedding"):
+            raise ConfigurationError(f"a layer index goes with every part but embedding, but got {self!r}.")
+        if self.layer is not None and self.layer < 0:
+            raise ConfigurationError(f"`layer >= 0` must hold, but got {self.layer}.")
+
+    @property
+    def sort_key(self) -> tuple[int, int]:
+        """Bottom of the network first, then the order of `PARTS`."""
+        return (-1 if self.layer is None else self.layer, PARTS.index(self.part))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleSpec:
+    """The description of one PEFT block, independent of where it stands.
+
+    Args:
+        type: Key of `autopeft.modules.MODULES`, for example ``"lora"``.
+        size: Rank, bottleneck or prefix length, at least 1; None for types without a size. Never 0: absent is absent.
+        options: Further settings as sorted (name, value) pairs; build them with `make`.
+    """
+
+    type: str
+    size: int | None = None
+    options: tuple[tuple[str, OptionValue], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size is not None and (isinstance(self.size, bool) or self.size < 1):
+            raise ConfigurationError(f"{self.type}: `size >= 1` must hold, but got {self.size}; leave the module out.")
+        names = [name for name, _ in self.options]
+        if names != sorted(set(names)):
+            raise ConfigurationError(f"{self.type}: options must be sorted and unique, but got {names}.")
+
+    @classmethod
+    def make(cls, type: str, size: int | None = None, **options: OptionValue) -> ModuleSpec:
+        """Build a spec from keyword options, in canonical order."""
+        return cls(type=type, size=size, options=tuple(sorted(options.items())))
+
+    def option(self, name: str, default: OptionValue) -> OptionValue:
+        """Value of an option, or the default of the module type."""
+        return dict(self.options).get(name, default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One module at one site."""
+
+    site: Site
+    module: ModuleSpec
+
+    @property
+    def sort_key(self) -> tuple[int, int, str]:
+        return (*self.site.sort_key, self.module.type)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """A canonical, fully expanded PEFT configuration.
+
+    An empty tuple of placements is valid: only the task head is trained.
+
+    Args:
+        placements: Sorted by site and module type, at most one module of a type per site; build with `make`.
+        learning_rate: Peak learning rate of the trained parameters, finite and > 0.
+    """
+
+    placements: tuple[Placement, ...]
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ConfigurationError(f"`learning_rate > 0` must hold, but got {self.learning_rate}.")
+        keys = [placement.sort_key for placement in self.placements]
+        if keys != sorted(set(keys)):
+            raise ConfigurationError("placements must be sorted, with at most one module of a type at a site.")
+
+    @classmethod
+    def make(cls, placements: Iterable[tuple[Site, ModuleSpec]], *, learning_rate: float) -> Configuration:
+        """Build a configuration from (site, module) pairs in any order."""
+        items = [Placement(site=site, module=module) for site, module in placements]
+        return cls(placements=tuple(sorted(items, key=lambda item: item.sort_key)), learning_rate=learning_rate)
+
+    @property
+    def lowest_layer(self) -> int | None:
+        """Index of the lowest layer with a module; None if no layer has one. Embedding modules count as layer 0."""
+        layers = [0 if item.site.layer is None else item.site.layer for item in self.placements]
+        return min(layers) if layers else None
+
+    @property
+    def module_types(self) -> tuple[str, ...]:
+        """Sorted names of the module types in use."""
+        return tuple(sorted({item.module.type for item in self.placements}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; `from_dict` is its inverse."""
+        return {
+            "learning_rate": self.learning_rate,
+            "modules": [
+                {
+                    "layer": item.site.layer,
+                    "part": item.site.part,
+                    "type": item.module.type,
+                    "size": item.module.size,
+                    "options": dict(item.module.options),
+                }
+                for item in self.placements
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Configuration:
+        """Rebuild a configuration from `to_dict`.
+
+        Raises:
+            ConfigurationError: If a key is missing or a value is invalid.
+        """
+        try:
+            pairs = [
+                (
+                    Site(layer=item["layer"], part=item["part"]),
+                    ModuleSpec.make(item["type"], item["size"], **item.get("options", {})),
+                )
+                for item in data["modules"]
+            ]
+            return cls.make(pairs, learning_rate=float(data["learning_rate"]))
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(f"not a configuration: {error!r} in {str(data)[:200]}.") from error
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON: the configuration's identity."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """The configuration in words, for tables and hover texts."""
+        if not self.placements:
+            return f"head only, lr {self.learning_rate:.2g}"
+        groups: dict[tuple[str, int | None], dict[str, list[int]]] = {}
+        for item in self.placements:
+            by_part = groups.setdefault((item.module.type, item.module.size), {})
+            by_part.setdefault(item.site.part, []).extend([] if item.site.layer is None else [item.site.layer])
+        words = []
+        for (kind, size), by_part in groups.items():
+            merged: dict[tuple[int, ...], list[str]] = {}
+            for part, layers in by_part.items():
+                merged.setdefault(tuple(layers), []).append(part)
+            places = "; ".join(
+                f"{','.join(parts)}{f' of {layer_ranges(layers)}' if layers else ''}"
+                for layers, parts in merged.items()
+            )
+            words.append(f"{kind}{f' {size}' if size is not None else ''} on {places}")
+        return " + ".join(words) + f", lr {self.learning_rate:.2g}"
+
+
+def layer_ranges(layers: Iterable[int]) -> str:
+    """Write layer indices as ranges: ``(0, 1, 2, 5)`` becomes ``"0-2,5"``."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if runs and runs[-1][1] == layer - 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)

@@ -1,0 +1,115 @@
+"""The shapes of a backbone, enough to count parameters without loading weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from autopeft.configuration._configuration import Configuration, ModuleSpec, Site
+from autopeft.exceptions import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearShape:
+    """A linear map from ``in_features`` to ``out_features``."""
+
+    in_features: int
+    out_features: int
+    has_bias: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormShape:
+    """A normalisation with ``features`` weights and, if ``has_bias``, as many biases."""
+
+    features: int
+    has_bias: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerShape:
+    """One transformer layer.
+
+    Args:
+        linears: Shape of each linear part the layer has (``gate`` only in gated feed-forwards).
+        norms: Its normalisations, in the order of the computation.
+        n_kv_heads: Heads of keys and values (fewer than query heads with grouped-query attention).
+        head_size: Width of one head.
+    """
+
+    linears: Mapping[str, LinearShape]
+    norms: tuple[NormShape, ...]
+    n_kv_heads: int
+    head_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneShapes:
+    """A backbone as far as counting is concerned.
+
+    Args:
+        architecture: ``model_type`` of its transformers configuration.
+        hidden_size: Width of the residual stream.
+        layers: Its layers, bottom first.
+        embedding_parameters: Parameters outside the layers that ``full`` at ``embedding`` trains.
+        parameters: All parameters of the backbone, the task head excluded; the base of ``--budget N%``.
+    """
+
+    architecture: str
+    hidden_size: int
+    layers: tuple[LayerShape, ...]
+    embedding_parameters: int
+    parameters: int
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+
+class ModuleType(Protocol):
+    """What the torch-free side must know of a module type; `autopeft.modules.MODULES` holds the real ones."""
+
+    @property
+    def name(self) -> str:
+        """Key in `MODULES`."""
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Parts at which it can stand."""
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether `ModuleSpec.size` is required (True) or must be None (False)."""
+
+    def parameter_count(self, spec: ModuleSpec, site: Site, shapes: BackboneShapes) -> int:
+        """Trainable parameters of `spec` at `site`: exact, closed form; 0 if the backbone has no such site."""
+
+
+ModuleTypes = Mapping[str, ModuleType]
+
+
+def parameter_count(configuration: Configuration, shapes: BackboneShapes, module_types: ModuleTypes) -> int:
+    """Count the trainable PEFT parameters, task head excluded: the sum of each placement's closed form.
+
+    Raises:
+        ConfigurationError: If a placement names a layer, part or type that does not exist, or lacks its size.
+    """
+    total = 0
+    for item in configuration.placements:
+        kind = module_types.get(item.module.type)
+        if kind is None:
+            known = ", ".join(sorted(module_types))
+            raise ConfigurationError(f"unknown module type {item.module.type!r}. Known: {known}.")
+        if item.site.part not in kind.parts:
+            allowed = ", ".join(sorted(kind.parts))
+            raise ConfigurationError(f"{kind.name} cannot stand at {item.site.part}; it can at {allowed}.")
+        if kind.is_sized != (item.module.size is not None):
+            rule = "needs a size" if kind.is_sized else "takes no size"
+            raise ConfigurationError(f"{kind.name} {rule}, but got size={item.module.size}.")
+        if item.site.layer is not None and item.site.layer >= shapes.n_layers:
+            raise ConfigurationError(
+                f"layer {item.site.layer} does not exist: the backbone has layers 0 to {shapes.n_layers - 1}."
+            )
+        total += kind.parameter_count(item.module, item.site, shapes)
+    return total

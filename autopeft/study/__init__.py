@@ -1,0 +1,22 @@
+"""What was asked and what happened: measurements, trials, studies, fronts. No torch."""
+
+from autopeft.study._front import Front
+from autopeft.study._measurement import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Fidelity, Measurement
+from autopeft.study._study import Study, StudySpec
+from autopeft.study._trial import Failure, Trial, TrialDraft, TrialKind, TrialState
+
+__all__ = [
+    "REPORT_SPLIT",
+    "SEARCH_SPLIT",
+    "CurvePoint",
+    "Failure",
+    "Fidelity",
+    "Front",
+    "Measurement",
+    "Study",
+    "StudySpec",
+    "Trial",
+    "TrialDraft",
+    "TrialKind",
+    "TrialState",
+]
