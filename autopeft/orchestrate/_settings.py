@@ -1,0 +1,191 @@
+"""What a user asks of a search; every command-line flag and configuration-file key has its twin here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from autopeft.exceptions import UnknownNameError, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """Settings of one search.
+
+    Args:
+        task: Registered task name, or the path of a CSV, TSV, JSON-lines or Parquet file.
+        budget: Cap on trainable PEFT parameters, as ``"1%"`` of the backbone or an absolute ``"300k"``.
+        backbone: Registered backbone, local folder, or hub id.
+        space: Registered search space or the path of a YAML file.
+        sampler: Key of `autopeft.samplers.SAMPLERS`.
+        objectives: Names of what is optimised; empty means the task's first metric and ``trainable_parameters``.
+        trials: Search trials the study should have in the end, baselines and confirmations not counted, >= 1.
+        time_s: No new search trial is started after this many seconds; None for no limit.
+        seeds: Seeds per confirmed configuration, >= 1.
+        confirm_top: Front members retrained and scored on the report split; 0 skips the confirmation.
+        baselines: Whether the baselines are run.
+        seed: Seed of the study.
+        study: Name of the study; None derives one from the settings that define it.
+        data_dir: Folder with the task's files in their official layout; None uses the hub.
+        text_columns: One or two text columns of the user's file.
+        label_column: Label column of the user's file.
+        kind: ``"classification"`` or ``"regression"``; None infers it from the labels.
+        train_fraction: Share of the training data used, in (0, 1].
+        train_examples: Training examples per trial; None takes the task's default.
+        epochs: Passes over them; None takes the task's default.
+        batch_size: Examples per optimizer step, >= 1.
+        max_tokens: Texts are truncated to this many tokens, >= 8.
+        precision: Of the frozen weights: ``"auto"``, ``"bfloat16"`` or ``"float32"``.
+        device: Torch device, or ``"auto"``.
+        cohort: Configurations trained as one batch; None lets the hardware decide.
+        allow_pickle: Load weights that are not safetensors.
+        trust_remote_code: Run code that comes with the backbone.
+        revision: Revision of a hub backbone.
+    """
+
+    task: str
+    budget: str = "1%"
+    backbone: str = "minilm"
+    space: str = "default"
+    sampler: str = "bayesian"
+    objectives: tuple[str, ...] = ()
+    trials: int = 24
+    time_s: float | None = None
+    seeds: int = 3
+    confirm_top: int = 5
+    baselines: bool = True
+    seed: int = 0
+    study: str | None = None
+    data_dir: Path | None = None
+    text_columns: tuple[str, ...] = ()
+    label_column: str | None = None
+    kind: str | None = None
+    train_fraction: float = 1.0
+    train_examples: int | None = None
+    epochs: int | None = None
+    batch_size: int = 16
+    max_tokens: int = 128
+    precision: str = "auto"
+    device: str = "auto"
+    cohort: int | None = None
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        lows = {"trials": 1, "seeds": 1, "confirm_top": 0, "batch_size": 1, "max_tokens": 8, "seed": 0}
+        lows |= {name: 1 for name in ("epochs", "train_examples", "cohort") if getattr(self, name) is not None}
+        for name, low in lows.items():
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least {low}, but got {getattr(self, name)}.")
+        if not 0 < self.train_fraction <= 1:
+            raise UsageError(f"--train-fraction must lie in (0 %, 100 %], but got {self.train_fraction:.4g}.")
+        if self.time_s is not None and not self.time_s > 0:
+            raise UsageError(f"--time must be positive, but got {self.time_s:g} seconds.")
+        if self.precision not in ("auto", "bfloat16", "float32"):
+            raise UnknownNameError("precision", self.precision, ("auto", "bfloat16", "float32"))
+        if self.kind not in (None, "classification", "regression"):
+            raise UnknownNameError("kind", str(self.kind), ("classification", "regression"))
+
+    @classmethod
+    def make(cls, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> SearchSettings:
+        """Combine a configuration file with flags; flags win where they are given (not None).
+
+        Args:
+            base: Content of the file, keys as the fields here, dashes allowed.
+            overrides: Values of the flags, None where a flag was not given.
+
+        Raises:
+            UsageError: If a key is unknown, a value has the wrong type, or no task is named.
+        """
+        known = {item.name for item in fields(cls)}
+        given = {str(key).replace("-", "_"): value for key, value in base.items()}
+        for key in given:
+            if key not in known:
+                raise UnknownNameError("setting", key, known)
+        given |= {key: value for key, value in overrides.items() if value is not None}
+        if not given.get("task"):
+            raise UsageError("no task given; pass --task, for example --task stdlib/topics (see `autopeft tasks`).")
+        return cls(**{key: _convert(key, value) for key, value in given.items()})
+
+    def with_changes(self, **changes: Any) -> SearchSettings:
+        """A copy with some fields changed, validated again."""
+        return replace(self, **changes)
+
+
+_TUPLES = ("objectives", "text_columns")
+_INTEGERS = (
+    "trials",
+    "seeds",
+    "confirm_top",
+    "seed",
+    "train_examples",
+    "epochs",
+    "batch_size",
+    "max_tokens",
+    "cohort",
+)
+_FLAGS = ("baselines", "allow_pickle", "trust_remote_code")
+
+
+def _convert(key: str, value: Any) -> Any:
+    """Bring a value from YAML or the command line into the field's type."""
+    try:
+        if value is None:
+            return None
+        if key in _TUPLES:
+            return (value,) if isinstance(value, str) else tuple(str(item) for item in value)
+        if key in _INTEGERS:
+            if isinstance(value, bool) or int(value) != float(value):
+                raise ValueError
+            return int(value)
+        if key in _FLAGS:
+            if not isinstance(value, bool):
+                raise ValueError
+            return value
+        if key == "train_fraction":
+            return parse_share(value)
+        if key == "time_s":
+            return parse_duration(value)
+        if key == "data_dir":
+            return Path(value).expanduser()
+        return str(value)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"setting {key} cannot be {value!r}.") from error
+
+
+def parse_share(value: Any) -> float:
+    """Read ``"2%"`` or ``0.02`` as a share of one.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    text = str(value).strip()
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"a share is written like 2% or 0.02, but got {value!r}.") from None
+
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(value: Any) -> float:
+    """Read ``"90s"``, ``"10m"``, ``"1.5h"`` or plain seconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    text = str(value).strip().lower()
+    unit = _SECONDS.get(text[-1:], None)
+    try:
+        return float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        raise UsageError(f"a duration is written like 90s, 10m or 1.5h, but got {value!r}.") from None

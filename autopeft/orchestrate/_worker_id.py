@@ -1,0 +1,31 @@
+"""Who holds a trial: names of workers, and whether one on this machine is still alive."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import psutil
+
+
+def worker_id() -> str:
+    """``host:pid:start`` of this process; the start time tells it from a later process with the same pid."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_time(os.getpid())}"
+
+
+def is_dead(worker: str) -> bool:
+    """Whether a worker ran on this machine and is gone; False if it runs elsewhere, as nobody can tell from here."""
+    host, pid, start = worker.rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    return _start_time(int(pid)) != int(start)
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return int(process.create_time())
+    except psutil.NoSuchProcess:
+        return None
