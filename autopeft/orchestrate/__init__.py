@@ -1,1 +1,41 @@
-"""To be filled."""
+"""The search itself: ask, execute, tell; baselines; confirmation; the local executor."""
+
+from autopeft.orchestrate._baselines import Baseline, baselines
+from autopeft.orchestrate._confirm import summarize
+from autopeft.orchestrate._events import Plan, Progress, SilentProgress
+from autopeft.orchestrate._executor import Executor, LocalExecutor
+from autopeft.orchestrate._loop import SearchLoop, SearchResult
+from autopeft.orchestrate._prepare import PreparedSearch, prepare, resume_command
+from autopeft.orchestrate._search import load_runner, make_plan, planned_baselines, run_search
+from autopeft.orchestrate._selection import best_baseline, best_within_budget, search_front
+from autopeft.orchestrate._settings import SearchSettings, parse_duration, parse_share
+from autopeft.orchestrate._statistics import Interval, difference_interval, score_interval
+
+__all__ = [
+    "Baseline",
+    "Executor",
+    "Interval",
+    "LocalExecutor",
+    "Plan",
+    "PreparedSearch",
+    "Progress",
+    "SearchLoop",
+    "SearchResult",
+    "SearchSettings",
+    "SilentProgress",
+    "baselines",
+    "best_baseline",
+    "best_within_budget",
+    "difference_interval",
+    "load_runner",
+    "make_plan",
+    "parse_duration",
+    "parse_share",
+    "planned_baselines",
+    "prepare",
+    "resume_command",
+    "run_search",
+    "score_interval",
+    "search_front",
+    "summarize",
+]

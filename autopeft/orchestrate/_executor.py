@@ -1,0 +1,160 @@
+"""Where trials run. The database is the truth: an executor claims trials, keeps the lease alive and writes results."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from autopeft.exceptions import StoreError, TrialConflictError
+from autopeft.orchestrate._events import Progress
+from autopeft.orchestrate._selection import best_within_budget
+from autopeft.orchestrate._worker_id import worker_id
+from autopeft.store import TrialStore
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Trial, TrialKind, TrialState
+from autopeft.training import Job, Outcome, TrialRunner
+
+LEASE_S = 60.0
+
+
+class Executor(Protocol):
+    """Runs the WAITING trials of a study."""
+
+    @property
+    def slots(self) -> int:
+        """How many trials it works on at once; the search keeps as many WAITING."""
+
+    def advance(self, study: str, kinds: Collection[TrialKind]) -> bool:
+        """Bring at least one trial of these kinds to an end.
+
+        Returns:
+            False if there was nothing to run.
+        """
+
+
+class LocalExecutor:
+    """Runs trials in this process, with the backbone and the data resident.
+
+    Args:
+        store: Where trials are claimed and results written.
+        runner: The inner loop.
+        progress: Told about every trial.
+        cohort: Configurations trained as one batch.
+    """
+
+    def __init__(self, store: TrialStore, runner: TrialRunner, progress: Progress, *, cohort: int = 1) -> None:
+        self._store = store
+        self._runner = runner
+        self._progress = progress
+        self._cohort = cohort
+        self.worker = worker_id()
+
+    @property
+    def slots(self) -> int:
+        return self._cohort
+
+    def advance(self, study: str, kinds: Collection[TrialKind]) -> bool:
+        """Claim up to a cohort of trials of equal fidelity, train them as one batch, write what came out."""
+        claimed = self._claim(study, kinds)
+        if not claimed:
+            return False
+        for trial in claimed:
+            self._progress.trial_started(trial)
+        try:
+            with self._heartbeat(study, claimed):
+                outcomes = self._runner.run([_job(trial) for trial in claimed], on_point=self._reporter(study, claimed))
+        except BaseException:
+            for trial in claimed:
+                self._give_back(study, trial)
+            raise
+        for trial, outcome in zip(claimed, outcomes, strict=True):
+            self._write(study, trial, outcome)
+        return True
+
+    def _claim(self, study: str, kinds: Collection[TrialKind]) -> list[Trial]:
+        claimed: list[Trial] = []
+        while len(claimed) < self._cohort:
+            trial = self._store.claim_trial(study, self.worker, lease_s=LEASE_S, kinds=kinds)
+            if trial is None:
+                break
+            if claimed and _batch_key(trial) != _batch_key(claimed[0]):
+                self._store.release_trial(study, trial.number, self.worker)
+                break
+            claimed.append(trial)
+        return claimed
+
+    def _reporter(self, study: str, claimed: Sequence[Trial]) -> _Reporter:
+        return _Reporter(self._store, study, [trial.number for trial in claimed], self.worker)
+
+    def _write(self, study: str, trial: Trial, outcome: Outcome) -> None:
+        try:
+            if outcome.failure is not None:
+                self._store.fail_trial(study, trial.number, self.worker, outcome.failure)
+            else:
+                self._store.complete_trial(study, trial.number, self.worker, outcome.measurements)
+        except TrialConflictError:
+            self._progress.message(f"trial {trial.number}: another worker took it over; this result is not kept.")
+            return
+        loaded = self._store.load_study(study)
+        written = loaded.trials[trial.number]
+        if written.state is TrialState.FAILED:
+            self._progress.trial_failed(written)
+        else:
+            self._progress.trial_finished(written, best_within_budget(loaded))
+
+    def _give_back(self, study: str, trial: Trial) -> None:
+        try:
+            self._store.release_trial(study, trial.number, self.worker)
+        except (TrialConflictError, StoreError):
+            # The lease runs out by itself; the interruption matters more than this.
+            return
+
+    @contextmanager
+    def _heartbeat(self, study: str, claimed: Sequence[Trial]) -> Iterator[None]:
+        """Keep the leases alive from a second thread while the trials train."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(LEASE_S / 4):
+                for trial in claimed:
+                    try:
+                        self._store.heartbeat(study, trial.number, self.worker, LEASE_S)
+                    except (TrialConflictError, StoreError):
+                        continue
+
+        thread = threading.Thread(target=beat, name="autopeft-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+class _Reporter:
+    """Writes learning-curve points as they come; never stops a trial."""
+
+    def __init__(self, store: TrialStore, study: str, numbers: Sequence[int], worker: str) -> None:
+        self._store = store
+        self._study = study
+        self._numbers = numbers
+        self._worker = worker
+
+    def __call__(self, index: int, point: CurvePoint) -> bool:
+        try:
+            self._store.add_point(self._study, self._numbers[index], self._worker, point)
+        except TrialConflictError:
+            return True
+        return False
+
+
+def _job(trial: Trial) -> Job:
+    splits = (SEARCH_SPLIT, REPORT_SPLIT) if trial.kind is TrialKind.CONFIRMATION else (SEARCH_SPLIT,)
+    draft = trial.draft
+    return Job(configuration=draft.configuration, seed=draft.seed, fidelity=draft.fidelity, splits=splits)
+
+
+def _batch_key(trial: Trial) -> tuple[object, ...]:
+    """Trials train as one batch only when they take the same number of steps over the same splits."""
+    return (trial.draft.fidelity, trial.kind is TrialKind.CONFIRMATION)

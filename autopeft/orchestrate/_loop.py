@@ -1,0 +1,190 @@
+"""The search: ask, execute, tell; then confirm. All state is in the store, so that any interruption can be resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from autopeft.exceptions import InfeasibleError, TrialConflictError
+from autopeft.orchestrate._baselines import Baseline
+from autopeft.orchestrate._confirm import enqueue_confirmations, summarize
+from autopeft.orchestrate._events import Progress
+from autopeft.orchestrate._executor import Executor
+from autopeft.orchestrate._prepare import PreparedSearch
+from autopeft.orchestrate._worker_id import is_dead
+from autopeft.samplers import Sampler, make_sampler
+from autopeft.store import TrialStore
+from autopeft.study import Study, TrialDraft, TrialKind, TrialState
+
+_MAX_ATTEMPTS = 3
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """What a search ends with.
+
+    Args:
+        study: The study as stored.
+        summary: See `autopeft.orchestrate.summarize`.
+        stopped_early: Why fewer trials than asked for were run; None if all were.
+    """
+
+    study: Study
+    summary: dict[str, Any]
+    stopped_early: str | None
+
+
+class SearchLoop:
+    """Drives one study to its end.
+
+    Several processes may drive the same study: each trial is claimed by one of them.
+
+    Args:
+        prepared: The resolved search.
+        store: Where the study is.
+        executor: Where trials run.
+        progress: Told about everything.
+        baselines: Baselines to run; empty to skip them.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedSearch,
+        store: TrialStore,
+        executor: Executor,
+        progress: Progress,
+        *,
+        baselines: Collection[Baseline] = (),
+    ) -> None:
+        self._prepared = prepared
+        self._store = store
+        self._executor = executor
+        self._progress = progress
+        self._baselines = baselines
+        self._name = prepared.spec.name
+        self._stopped_early: str | None = None
+
+    def run(self) -> SearchResult:
+        """Run baselines, search trials and confirmations that are still missing, then summarize.
+
+        Raises:
+            InfeasibleError: If no search trial could be trained and measured.
+        """
+        self.recover()
+        self._enqueue_baselines()
+        self._search()
+        settings = self._prepared.settings
+        study = self._store.load_study(self._name)
+        if not any(item.state is TrialState.COMPLETE for item in study.of_kind(TrialKind.SEARCH)):
+            failures = {item.failure.message for item in study.trials if item.failure is not None}
+            reasons = "; ".join(sorted(failures)) or "the time limit left room for none"
+            raise InfeasibleError(f"study {self._name}: no search trial was measured ({reasons}).")
+        if enqueue_confirmations(self._store, study, top=settings.confirm_top, seeds=settings.seeds):
+            self._progress.message("Confirming the front over seeds, scored on the report split ...")
+        self._drain((TrialKind.CONFIRMATION,))
+        study = self._store.load_study(self._name)
+        summary = summarize(study, self._prepared.task)
+        self._store.set_attribute(self._name, "summary", summary)
+        return SearchResult(
+            study=self._store.load_study(self._name), summary=summary, stopped_early=self._stopped_early
+        )
+
+    def recover(self) -> list[int]:
+        """Put back the trials of workers that are gone: expired leases, and dead processes of this machine.
+
+        Returns:
+            Numbers of the trials put back or given up.
+        """
+        running = [item for item in self._store.load_study(self._name).trials if item.state is TrialState.RUNNING]
+        dead = {item.worker for item in running if item.worker is not None and is_dead(item.worker)}
+        return self._store.release_expired(self._name, max_attempts=_MAX_ATTEMPTS, dead_workers=dead)
+
+    def _enqueue_baselines(self) -> None:
+        spec = self._prepared.spec
+        known = {item.draft.identity for item in self._store.load_study(self._name).trials}
+        for item in self._baselines:
+            draft = TrialDraft(
+                kind=TrialKind.BASELINE,
+                configuration=item.configuration,
+                trainable_parameters=item.trainable_parameters,
+                fidelity=spec.fidelity,
+                seed=spec.seed,
+                label=item.label,
+            )
+            if draft.identity in known:
+                continue
+            try:
+                self._store.add_trial(self._name, draft)
+            except TrialConflictError:
+                continue  # another process of this search added it first
+
+    def _search(self) -> None:
+        settings = self._prepared.settings
+        spec = self._prepared.spec
+        sampler = make_sampler(
+            spec.sampler,
+            space=self._prepared.space,
+            objectives=spec.objectives,
+            seed=spec.seed,
+            fidelity=spec.fidelity,
+        )
+        kinds = (TrialKind.BASELINE, TrialKind.SEARCH)
+        deadline = None if settings.time_s is None else time.monotonic() + settings.time_s
+        while True:
+            study = self._store.load_study(self._name)
+            searched = study.of_kind(TrialKind.SEARCH)
+            waiting = [item for item in study.of_kind(*kinds) if item.state is TrialState.WAITING]
+            missing = settings.trials - len(searched)
+            if deadline is not None and time.monotonic() > deadline:
+                if missing > 0:
+                    self._stopped_early = f"the time limit ended the search after {len(searched)} trials"
+                self._drain(kinds)
+                return
+            wanted = min(missing, self._executor.slots - len(waiting))
+            if wanted > 0 and not self._ask(sampler, study, wanted):
+                self._stopped_early = f"the search space is exhausted after {len(searched)} trials"
+                self._drain(kinds)
+                return
+            if not self._executor.advance(self._name, kinds) and missing <= 0:
+                self._drain(kinds)
+                return
+
+    def _ask(self, sampler: Sampler, study: Study, n: int) -> bool:
+        """Enqueue up to n suggestions.
+
+        Returns:
+            False if the space has nothing left to suggest.
+        """
+        suggestions = sampler.ask(study.trials, n)
+        number = len(study.trials)
+        space = self._prepared.space
+        for offset, params in enumerate(suggestions):
+            configuration = space.compile(params)
+            draft = TrialDraft(
+                kind=TrialKind.SEARCH,
+                configuration=configuration,
+                trainable_parameters=space.parameter_count(configuration),
+                fidelity=study.spec.fidelity,
+                seed=study.spec.seed,
+                params=params,
+            )
+            try:
+                self._store.add_trial(self._name, draft, number=number + offset)
+            except TrialConflictError:
+                # Another process added a trial meanwhile: what it knew, the next suggestion must know too.
+                return True
+        return bool(suggestions)
+
+    def _drain(self, kinds: Collection[TrialKind]) -> None:
+        """Run or await every trial of these kinds."""
+        while True:
+            if self._executor.advance(self._name, kinds):
+                continue
+            study = self._store.load_study(self._name)
+            if all(item.state.is_finished for item in study.of_kind(*kinds)):
+                return
+            self.recover()
+            time.sleep(_POLL_S)

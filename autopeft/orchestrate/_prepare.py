@@ -1,0 +1,179 @@
+"""From settings to a study: resolve names, check the budget, fix everything that defines the search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autopeft.backbones import BackboneDescription, describe_backbone
+from autopeft.configuration import BoundSpace, load_search_space, parse_budget
+from autopeft.exceptions import UnknownNameError
+from autopeft.modules import MODULES
+from autopeft.objectives import resolve_objectives
+from autopeft.orchestrate._settings import SearchSettings
+from autopeft.samplers import SAMPLERS
+from autopeft.study import Fidelity, StudySpec
+from autopeft.tasks import Task, load_task
+from autopeft.training import TrainingSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedSearch:
+    """Everything resolved, nothing trained and no weights loaded.
+
+    Args:
+        settings: What the user asked for.
+        spec: The study they define.
+        task: Its data.
+        backbone: The backbone, without weights.
+        space: The search space bound to backbone and budget.
+        training: Settings of the inner loop.
+    """
+
+    settings: SearchSettings
+    spec: StudySpec
+    task: Task
+    backbone: BackboneDescription
+    space: BoundSpace
+    training: TrainingSettings
+
+
+def prepare(settings: SearchSettings) -> PreparedSearch:
+    """Resolve settings.
+
+    Raises:
+        UsageError: If a name is unknown or a value impossible; the message says which and what to do.
+    """
+    if settings.sampler not in SAMPLERS:
+        raise UnknownNameError("sampler", settings.sampler, SAMPLERS)
+    search_space = load_search_space(settings.space, MODULES)
+    backbone = describe_backbone(
+        settings.backbone,
+        allow_pickle=settings.allow_pickle,
+        trust_remote_code=settings.trust_remote_code,
+        revision=settings.revision,
+    )
+    budget = parse_budget(settings.budget, backbone.shapes.parameters)
+    space = BoundSpace(space=search_space, shapes=backbone.shapes, module_types=MODULES, budget=budget)
+    space.check_budget()
+    task = load_task(
+        settings.task,
+        data_dir=settings.data_dir,
+        text_columns=settings.text_columns or None,
+        label_column=settings.label_column,
+        kind=settings.kind,
+        train_fraction=settings.train_fraction,
+        seed=settings.seed,
+    )
+    names = settings.objectives or (next(iter(task.metrics)), "trainable_parameters")
+    objectives = resolve_objectives(names, task.metrics)
+    fidelity = _fidelity(settings, task)
+    training = TrainingSettings(
+        batch_size=settings.batch_size, max_tokens=settings.max_tokens, precision=settings.precision
+    )
+    defining: dict[str, Any] = {
+        "task": task.settings(),
+        "backbone": {
+            "name": backbone.name,
+            "source": backbone.source,
+            "revision": settings.revision,
+            "architecture": backbone.architecture,
+            "parameters": backbone.shapes.parameters,
+        },
+        "space": search_space.to_dict(),
+        "budget": budget,
+        "sampler": settings.sampler,
+        "training": training.to_dict(),
+        "seed": settings.seed,
+    }
+    spec = StudySpec(
+        name=settings.study or _default_name(settings, defining, fidelity, [item.name for item in objectives]),
+        budget_text=settings.budget,
+        objectives=objectives,
+        fidelity=fidelity,
+        **defining,
+    )
+    return PreparedSearch(
+        settings=settings, spec=spec, task=task, backbone=backbone, space=space, training=training
+    )
+
+
+def _fidelity(settings: SearchSettings, task: Task) -> Fidelity:
+    default = task.default_fidelity()
+    examples = settings.train_examples or default.train_examples
+    return Fidelity(
+        train_examples=min(examples, len(task.train.targets)),
+        epochs=settings.epochs or default.epochs,
+    )
+
+
+def _default_name(
+    settings: SearchSettings, defining: dict[str, Any], fidelity: Fidelity, objectives: list[str]
+) -> str:
+    """A readable name, with a short hash of what defines the study: the same command finds its study again.
+
+    The task's content hash stays out, so that changed data are noticed instead of starting another study.
+    """
+    task = {key: value for key, value in defining["task"].items() if key != "content_hash"}
+    identity = {**defining, "task": task, "fidelity": fidelity.to_dict(), "objectives": objectives}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    words = (Path(settings.task).stem if Path(settings.task).suffix else settings.task, Path(settings.backbone).name)
+    readable = "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words)
+    budget = re.sub(r"[^0-9a-z.]+", "", settings.budget.lower().replace("%", "pct"))
+    return f"{readable}-{budget}-{digest}"
+
+
+def resume_command(settings: SearchSettings, extra: tuple[str, ...] = ()) -> str:
+    """The command that goes on with this search: every setting that is not the default, as a flag."""
+    default = SearchSettings(task=settings.task)
+    words = ["autopeft", "search", "--task", settings.task]
+    for name, flag in _FLAGS.items():
+        value = getattr(settings, name)
+        if value == getattr(default, name) and name != "budget":
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        elif isinstance(value, tuple):
+            for item in value:
+                words += [flag, str(item)]
+        elif name == "train_fraction":
+            words += [flag, f"{100 * value:g}%"]
+        else:
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join([*words, *extra])
+
+
+_FLAGS = {
+    "budget": "--budget",
+    "backbone": "--backbone",
+    "space": "--space",
+    "sampler": "--sampler",
+    "objectives": "--objective",
+    "trials": "--trials",
+    "time_s": "--time",
+    "seeds": "--seeds",
+    "confirm_top": "--confirm-top",
+    "baselines": "--baselines",
+    "seed": "--seed",
+    "study": "--study",
+    "data_dir": "--data-dir",
+    "text_columns": "--text-column",
+    "label_column": "--label-column",
+    "kind": "--kind",
+    "train_fraction": "--train-fraction",
+    "train_examples": "--train-examples",
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "max_tokens": "--max-tokens",
+    "precision": "--precision",
+    "device": "--device",
+    "cohort": "--cohort",
+    "allow_pickle": "--allow-pickle",
+    "trust_remote_code": "--trust-remote-code",
+    "revision": "--revision",
+}

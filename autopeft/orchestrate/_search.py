@@ -1,0 +1,139 @@
+"""One call from settings to result: load the backbone, measure a probe, drive the search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import torch
+
+from autopeft.backbones import Backbone, load_backbone
+from autopeft.configuration import Configuration
+from autopeft.modules import MODULES
+from autopeft.orchestrate._baselines import Baseline, baselines
+from autopeft.orchestrate._events import Plan, Progress
+from autopeft.orchestrate._executor import LocalExecutor
+from autopeft.orchestrate._loop import SearchLoop, SearchResult
+from autopeft.orchestrate._prepare import PreparedSearch, resume_command
+from autopeft.store import TrialStore
+from autopeft.study import TrialState
+from autopeft.training import TrialRunner, select_precision
+
+
+def select_device(name: str) -> str:
+    """``"auto"`` is the GPU if there is one, else the CPU; anything else stays."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_runner(prepared: PreparedSearch, *, cache_dir: Path) -> TrialRunner:
+    """Load the backbone's weights and make the inner loop resident."""
+    settings = prepared.settings
+    device = select_device(settings.device)
+    backbone: Backbone = load_backbone(
+        settings.backbone,
+        n_labels=prepared.task.n_labels,
+        dtype=select_precision(settings.precision, device),
+        device=device,
+        allow_pickle=settings.allow_pickle,
+        trust_remote_code=settings.trust_remote_code,
+        revision=settings.revision,
+        seed=settings.seed,
+    )
+    return TrialRunner(backbone, prepared.task, prepared.training, cache_dir=cache_dir)
+
+
+def planned_baselines(prepared: PreparedSearch) -> list[Baseline]:
+    """The baselines this search will run; none if they were declined."""
+    if not prepared.settings.baselines:
+        return []
+    memory = psutil.virtual_memory().available
+    return list(baselines(prepared.space.shapes, MODULES, prepared.spec.budget, memory_bytes=memory))
+
+
+def make_plan(
+    prepared: PreparedSearch,
+    runner: TrialRunner,
+    planned: Sequence[Baseline],
+    *,
+    n_done: int,
+    store_url: str,
+    command_extra: tuple[str, ...] = (),
+) -> Plan:
+    """Measure a probe and say what the search will do and about how long it will take.
+
+    The probe trains a few steps of a configuration on all layers: most candidates are cheaper, so the estimate is an
+    upper one.
+    """
+    settings, spec = prepared.settings, prepared.spec
+    seconds = runner.estimate(probe_configuration(prepared, planned), spec.fidelity)
+    n_confirmations = (settings.confirm_top + bool(planned)) * settings.seeds if settings.confirm_top else 0
+    n_runs = settings.trials + len(planned) + n_confirmations
+    return Plan(
+        spec=spec,
+        task_description=prepared.task.description,
+        n_parameters_active=len(prepared.space.parameters),
+        n_trials=settings.trials,
+        n_baselines=len(planned),
+        n_confirmations=n_confirmations,
+        n_done=n_done,
+        seconds_per_trial=seconds,
+        estimated_time_s=seconds * max(n_runs - n_done, 0),
+        export_notes=export_notes(prepared),
+        store_url=store_url,
+        resume_command=resume_command(settings, command_extra),
+    )
+
+
+def probe_configuration(prepared: PreparedSearch, planned: Sequence[Baseline]) -> Configuration:
+    """A configuration on all layers: the uniform LoRA baseline, else the smallest point of the space."""
+    for item in planned:
+        if item.configuration.module_types == ("lora",):
+            return item.configuration
+    return prepared.space.smallest()
+
+
+def export_notes(prepared: PreparedSearch) -> tuple[str, ...]:
+    """For each module type of the space, the form in which a winner that uses it alone can be exported."""
+    notes = {
+        "lora": "a plain LoRA adapter that stock peft loads",
+        "native": "a native peft adapter when it stands alone, else merged weights or our own peft type",
+        "merge": "merged weights that stock transformers loads",
+        "own": "our own peft type (needs `pip install autopeft` where it is loaded)",
+    }
+    types = sorted({name for name in prepared.space.module_type_names})
+    return tuple(f"{name}: {notes[MODULES[name].export_class]}" for name in types)
+
+
+def run_search(
+    prepared: PreparedSearch,
+    store: TrialStore,
+    progress: Progress,
+    *,
+    cache_dir: Path,
+    store_url: str,
+    command_extra: tuple[str, ...] = (),
+) -> SearchResult:
+    """Run a search to its end, resuming whatever is already stored.
+
+    Raises:
+        StudyMismatchError: If a study of that name has other settings.
+        InfeasibleError: If no search trial could be measured.
+    """
+    study = store.ensure_study(prepared.spec)
+    runner = load_runner(prepared, cache_dir=cache_dir)
+    planned = planned_baselines(prepared)
+    n_done = sum(item.state is not TrialState.WAITING for item in study.trials)
+    plan = make_plan(
+        prepared, runner, planned, n_done=n_done, store_url=store_url, command_extra=command_extra
+    )
+    store.set_attribute(prepared.spec.name, "probe", {"seconds_per_trial": plan.seconds_per_trial})
+    progress.plan(plan)
+    cohort = prepared.settings.cohort or runner.cohort_size(probe_configuration(prepared, planned))
+    executor = LocalExecutor(store, runner, progress, cohort=cohort)
+    loop = SearchLoop(prepared, store, executor, progress, baselines=planned)
+    return loop.run()
+
+
