@@ -1,53 +1,21 @@
-"""Which trial is best, which are confirmed, which is recommended: always by the search split."""
+"""Which trial is best is the study's own question: see `autopeft.study`."""
 
-from __future__ import annotations
+from autopeft.study import (
+    best_baseline,
+    best_of,
+    best_within_budget,
+    quality,
+    search_front,
+    to_confirm,
+    within_budget,
+)
 
-from collections.abc import Iterable
-
-from autopeft.objectives import to_maximization
-from autopeft.study import Front, Study, Trial, TrialKind, TrialState
-
-
-def quality(study: Study, trial: Trial) -> float | None:
-    """The first objective on the search split, larger is better; None if it was not measured."""
-    objective = study.spec.objectives[0]
-    value = trial.value(objective.name)
-    return None if value is None else float(to_maximization([[value]], [objective])[0, 0])
-
-
-def within_budget(study: Study, trials: Iterable[Trial]) -> tuple[Trial, ...]:
-    """Those that obey the parameter budget."""
-    return tuple(item for item in trials if item.draft.trainable_parameters <= study.spec.budget)
-
-
-def best_of(study: Study, trials: Iterable[Trial]) -> Trial | None:
-    """The completed trial of highest quality; of equals the one with fewest parameters, then the first."""
-    rated = [(quality(study, item), item) for item in trials if item.state is TrialState.COMPLETE]
-    known = [(value, item) for value, item in rated if value is not None]
-    if not known:
-        return None
-    return max(known, key=lambda pair: (pair[0], -pair[1].draft.trainable_parameters, -pair[1].number))[1]
-
-
-def best_within_budget(study: Study) -> Trial | None:
-    """The best search or baseline trial within the budget."""
-    return best_of(study, within_budget(study, study.of_kind(TrialKind.SEARCH, TrialKind.BASELINE)))
-
-
-def best_baseline(study: Study) -> Trial | None:
-    """The best baseline within the budget."""
-    return best_of(study, within_budget(study, study.of_kind(TrialKind.BASELINE)))
-
-
-def search_front(study: Study) -> Front:
-    """The front of the search trials, baselines not included."""
-    return Front.of(study.of_kind(TrialKind.SEARCH), study.spec.objectives)
-
-
-def to_confirm(study: Study, top: int) -> tuple[Trial, ...]:
-    """What is retrained: the best `top` members of the search front, and the best baseline within the budget."""
-    if top == 0:
-        return ()
-    members = sorted(search_front(study).trials, key=lambda item: quality(study, item) or 0.0, reverse=True)[:top]
-    baseline = best_baseline(study)
-    return (*members, baseline) if baseline is not None else tuple(members)
+__all__ = [
+    "best_baseline",
+    "best_of",
+    "best_within_budget",
+    "quality",
+    "search_front",
+    "to_confirm",
+    "within_budget",
+]

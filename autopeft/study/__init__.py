@@ -2,6 +2,15 @@
 
 from autopeft.study._front import Front
 from autopeft.study._measurement import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Fidelity, Measurement
+from autopeft.study._selection import (
+    best_baseline,
+    best_of,
+    best_within_budget,
+    quality,
+    search_front,
+    to_confirm,
+    within_budget,
+)
 from autopeft.study._study import Study, StudySpec
 from autopeft.study._trial import Failure, Trial, TrialDraft, TrialKind, TrialState
 
@@ -19,4 +28,11 @@ __all__ = [
     "TrialDraft",
     "TrialKind",
     "TrialState",
+    "best_baseline",
+    "best_of",
+    "best_within_budget",
+    "quality",
+    "search_front",
+    "to_confirm",
+    "within_budget",
 ]
