@@ -1,0 +1,213 @@
+"""Domain values to stored text and bytes, and back, without loss. Both stores use it, so both keep the same promises."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import sys
+import zlib
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from autopeft.configuration import Configuration, ModuleSpec, OptionValue, Site
+from autopeft.configuration._configuration import Placement
+from autopeft.study import CurvePoint, Measurement, StudySpec, Trial, TrialDraft, TrialState
+
+
+def to_json(value: Any, subject: str) -> str:
+    """JSON text of a JSON-ready value; NumPy scalars count as numbers.
+
+    Raises:
+        ValueError: If it is not JSON-ready, or a number is not finite.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_plain_number)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{subject} must be JSON-ready with finite numbers, but: {error}.") from error
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON-ready: {value!r:.100}")
+
+
+def encode_spec(spec: StudySpec) -> str:
+    """A study's spec as JSON text."""
+    return to_json(spec.to_dict(), f"the settings of study {spec.name!r}")
+
+
+def decode_spec(text: str) -> StudySpec:
+    """Inverse of `encode_spec`."""
+    return StudySpec.from_dict(json.loads(text))
+
+
+def encode_configuration(configuration: Configuration) -> str:
+    """A configuration as JSON text."""
+    return to_json(configuration.to_dict(), "the configuration")
+
+
+def decode_configuration(text: str) -> Configuration:
+    """Inverse of `encode_configuration`."""
+    data = json.loads(text)
+    placements = tuple(
+        _placement(item["layer"], item["part"], item["type"], item["size"], *_hashable(item["options"]))
+        for item in data["modules"]
+    )
+    return Configuration(placements=placements, learning_rate=data["learning_rate"])
+
+
+def _hashable(options: dict[str, OptionValue]) -> tuple[tuple[tuple[str, OptionValue], ...], tuple[type, ...]]:
+    # True == 1 == 1.0 as a cache key, but they are different options: the types join the key.
+    items = tuple(sorted(options.items()))
+    return items, tuple(type(value) for _, value in items)
+
+
+@lru_cache(maxsize=4096)
+def _placement(
+    layer: int | None,
+    part: str,
+    type: str,
+    size: int | None,
+    options: tuple[tuple[str, OptionValue], ...],
+    _option_types: tuple[type, ...],
+) -> Placement:
+    return Placement(site=Site(layer=layer, part=part), module=ModuleSpec(type=type, size=size, options=options))
+
+
+def check_point(point: CurvePoint) -> None:
+    """Refuse a curve point with a number that is not finite.
+
+    Raises:
+        ValueError: Names the number.
+    """
+    for name, value in [("epoch", point.epoch), ("wall_time_s", point.wall_time_s), *point.metrics.items()]:
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name} of the curve point at step {point.step} must be finite, but got {value}; "
+                "leave out what was not measured."
+            )
+
+
+def encode_curve(curve: Sequence[CurvePoint]) -> str:
+    """A learning curve as JSON text: [[step, epoch, wall_time_s, metrics], ...]."""
+    for point in curve:
+        check_point(point)
+    rows = [[point.step, point.epoch, point.wall_time_s, dict(point.metrics)] for point in curve]
+    return to_json(rows, "the learning curve")
+
+
+def decode_curve(text: str) -> tuple[CurvePoint, ...]:
+    """Inverse of `encode_curve`."""
+    return tuple(
+        CurvePoint(step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=metrics)
+        for step, epoch, wall_time_s, metrics in json.loads(text)
+    )
+
+
+def encode_predictions(predictions: Sequence[float] | None) -> bytes | None:
+    """Predictions as one letter for the kind of number and the compressed little-endian numbers.
+
+    Class indices take one or two bytes each before compression, everything else eight: float64, bit for bit.
+    """
+    if predictions is None:
+        return None
+    kind = "d"
+    # A negative zero equals 0 but is no class index: copysign tells them apart.
+    if all(
+        value == value and value >= 0 and value == value // 1 and math.copysign(1, value) > 0 for value in predictions
+    ):
+        largest = max(predictions, default=0)
+        kind = "B" if largest < 1 << 8 else "H" if largest < 1 << 16 else "d"
+    values = array(kind, predictions if kind == "d" else [int(value) for value in predictions])
+    if sys.byteorder == "big":
+        values.byteswap()
+    return kind.encode() + zlib.compress(values.tobytes())
+
+
+def decode_predictions(data: bytes | None) -> tuple[float, ...] | None:
+    """Inverse of `encode_predictions`."""
+    if data is None:
+        return None
+    values: array[Any] = array(data[:1].decode())
+    values.frombytes(zlib.decompress(data[1:]))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return tuple(float(value) for value in values)
+
+
+def check_completion(state: TrialState, measurements: Sequence[Measurement]) -> None:
+    """Refuse what cannot be the end of a trial.
+
+    Raises:
+        ValueError: If the state is not COMPLETE or PRUNED, a COMPLETE trial has no measurement, or two measurements
+            have the same split, fidelity and seed.
+    """
+    if state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        raise ValueError(f"a trial completes as COMPLETE or PRUNED, but got {state}; use fail_trial for a failure.")
+    if state is TrialState.COMPLETE and not measurements:
+        raise ValueError("a COMPLETE trial has at least one measurement, but got none.")
+    keys = [(item.split, item.fidelity, item.seed) for item in measurements]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"measurements must differ in split, fidelity or seed, but got {keys}.")
+
+
+def normalized_measurement(measurement: Measurement) -> Measurement:
+    """The measurement as any store would give it back."""
+    return replace(
+        measurement,
+        metrics=_through_json(dict(measurement.metrics), "metrics"),
+        costs=_through_json(dict(measurement.costs), "costs"),
+        environment=_through_json(dict(measurement.environment), "environment"),
+        curve=decode_curve(encode_curve(measurement.curve)),
+        predictions=decode_predictions(encode_predictions(measurement.predictions)),
+    )
+
+
+def normalized_draft(draft: TrialDraft) -> TrialDraft:
+    """The draft as any store would give it back."""
+    return replace(
+        draft,
+        configuration=decode_configuration(encode_configuration(draft.configuration)),
+        params=None if draft.params is None else _through_json(dict(draft.params), "params"),
+    )
+
+
+def _through_json(value: Any, subject: str) -> Any:
+    return json.loads(to_json(value, subject))
+
+
+def copy_trial(trial: Trial) -> Trial:
+    """A copy that shares nothing mutable with the trial."""
+    return replace(
+        trial,
+        draft=replace(trial.draft, params=_copy(trial.draft.params)),
+        measurements=tuple(
+            replace(
+                item,
+                metrics=_copy(item.metrics),
+                costs=_copy(item.costs),
+                environment=_copy(item.environment),
+                curve=tuple(replace(point, metrics=_copy(point.metrics)) for point in item.curve),
+            )
+            for item in trial.measurements
+        ),
+        curve=tuple(replace(point, metrics=_copy(point.metrics)) for point in trial.curve),
+        notes=_copy(trial.notes),
+    )
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value

@@ -1,0 +1,287 @@
+"""A store in the memory of one process: for tests and throw-away searches."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from autopeft.store._base import Clock, StudySummary, utc_now
+from autopeft.store._codec import (
+    check_completion,
+    check_point,
+    copy_trial,
+    decode_curve,
+    decode_spec,
+    encode_curve,
+    encode_spec,
+    normalized_draft,
+    normalized_measurement,
+    to_json,
+)
+from autopeft.store._messages import (
+    check_claim,
+    check_max_attempts,
+    identity_taken,
+    lost_worker,
+    not_held,
+    number_taken,
+    study_exists,
+    study_mismatch,
+    study_not_found,
+    trial_not_found,
+)
+from autopeft.study import CurvePoint, Failure, Measurement, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
+
+
+@dataclass(slots=True)
+class _Lease:
+    worker: str
+    heartbeat_at: datetime
+    expires_at: datetime
+
+
+@dataclass(slots=True)
+class _StudyRecord:
+    spec: str
+    created_at: datetime
+    trials: list[Trial] = field(default_factory=list)
+    attributes: dict[str, str] = field(default_factory=dict)
+    leases: dict[int, _Lease] = field(default_factory=dict)
+    last_heartbeat_at: datetime | None = None
+
+
+class MemoryStore:
+    """Keeps everything in memory; the contract is `TrialStore`'s, apart from surviving the process.
+
+    Args:
+        clock: Gives the current time; UTC by default.
+    """
+
+    def __init__(self, *, clock: Clock = utc_now) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._studies: dict[str, _StudyRecord] = {}
+
+    @property
+    def url(self) -> str:
+        return "memory:"
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to give back."""
+
+    def create_study(self, spec: StudySpec) -> Study:
+        with self._lock:
+            if spec.name in self._studies:
+                raise study_exists(spec.name, self.url)
+            self._studies[spec.name] = _StudyRecord(spec=encode_spec(spec), created_at=self._clock())
+            return self.load_study(spec.name)
+
+    def ensure_study(self, spec: StudySpec) -> Study:
+        with self._lock:
+            if spec.name not in self._studies:
+                return self.create_study(spec)
+            study = self.load_study(spec.name)
+        differences = decode_spec(encode_spec(spec)).differences(study.spec)
+        if differences:
+            raise study_mismatch(spec.name, differences)
+        return study
+
+    def load_study(self, name: str) -> Study:
+        with self._lock:
+            record = self._record(name)
+            return Study(
+                spec=decode_spec(record.spec),
+                trials=tuple(copy_trial(trial) for trial in record.trials),
+                attributes={key: json.loads(text) for key, text in record.attributes.items()},
+            )
+
+    def load_trial(self, study_name: str, number: int) -> Trial:
+        with self._lock:
+            return copy_trial(self._trial(study_name, number))
+
+    def list_studies(self) -> list[StudySummary]:
+        with self._lock:
+            return [_summary(record) for record in self._studies.values()]
+
+    def set_attribute(self, study_name: str, key: str, value: Any) -> None:
+        text = to_json(value, f"attribute {key!r}")
+        with self._lock:
+            self._record(study_name).attributes[key] = text
+
+    def set_note(self, study_name: str, number: int, key: str, value: Any) -> None:
+        text = to_json(value, f"note {key!r}")
+        with self._lock:
+            trial = self._trial(study_name, number)
+            self._put(study_name, replace(trial, notes={**trial.notes, key: json.loads(text)}))
+
+    def add_trial(self, study_name: str, draft: TrialDraft, *, number: int | None = None) -> Trial:
+        draft = normalized_draft(draft)
+        with self._lock:
+            trials = self._record(study_name).trials
+            if number is not None and number != len(trials):
+                raise number_taken(study_name, number, len(trials))
+            if draft.parent is not None:
+                self._trial(study_name, draft.parent)
+            for other in trials:
+                if other.draft.identity == draft.identity:
+                    raise identity_taken(study_name, other.number)
+            trial = Trial(number=len(trials), draft=draft, state=TrialState.WAITING, created_at=self._clock())
+            trials.append(trial)
+            return copy_trial(trial)
+
+    def claim_trial(
+        self,
+        study_name: str,
+        worker: str,
+        *,
+        lease_s: float,
+        kinds: Collection[TrialKind] | None = None,
+        numbers: Collection[int] | None = None,
+    ) -> Trial | None:
+        check_claim(worker, lease_s)
+        with self._lock:
+            record = self._record(study_name)
+            for trial in record.trials:
+                if (
+                    trial.state is TrialState.WAITING
+                    and (kinds is None or trial.kind in kinds)
+                    and (numbers is None or trial.number in numbers)
+                ):
+                    break
+            else:
+                return None
+            now = self._clock()
+            record.leases[trial.number] = _Lease(worker, now, now + timedelta(seconds=lease_s))
+            return self._put(
+                study_name,
+                replace(
+                    trial,
+                    state=TrialState.RUNNING,
+                    attempts=trial.attempts + 1,
+                    worker=worker,
+                    started_at=now,
+                    curve=(),
+                ),
+            )
+
+    def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
+        check_claim(worker, lease_s)
+        with self._lock:
+            self._held(study_name, number, worker)
+            record = self._record(study_name)
+            now = self._clock()
+            record.leases[number] = _Lease(worker, now, now + timedelta(seconds=lease_s))
+            record.last_heartbeat_at = now
+
+    def add_point(self, study_name: str, number: int, worker: str, point: CurvePoint) -> None:
+        check_point(point)
+        (point,) = decode_curve(encode_curve([point]))
+        with self._lock:
+            trial = self._held(study_name, number, worker)
+            by_step = {item.step: item for item in (*trial.curve, point)}
+            self._put(study_name, replace(trial, curve=tuple(by_step[step] for step in sorted(by_step))))
+
+    def complete_trial(
+        self,
+        study_name: str,
+        number: int,
+        worker: str,
+        measurements: Sequence[Measurement],
+        state: TrialState = TrialState.COMPLETE,
+    ) -> Trial:
+        check_completion(state, measurements)
+        kept = tuple(normalized_measurement(item) for item in measurements)
+        with self._lock:
+            trial = self._held(study_name, number, worker)
+            self._record(study_name).leases.pop(number)
+            return self._put(study_name, replace(trial, state=state, measurements=kept, finished_at=self._clock()))
+
+    def fail_trial(self, study_name: str, number: int, worker: str, failure: Failure) -> Trial:
+        with self._lock:
+            trial = self._held(study_name, number, worker)
+            self._record(study_name).leases.pop(number)
+            return self._put(
+                study_name,
+                replace(trial, state=TrialState.FAILED, failure=failure, finished_at=self._clock()),
+            )
+
+    def release_trial(self, study_name: str, number: int, worker: str) -> None:
+        with self._lock:
+            trial = self._held(study_name, number, worker)
+            self._record(study_name).leases.pop(number)
+            self._put(
+                study_name,
+                replace(trial, state=TrialState.WAITING, attempts=trial.attempts - 1, started_at=None),
+            )
+
+    def release_expired(
+        self, study_name: str, *, max_attempts: int = 3, dead_workers: Collection[str] = ()
+    ) -> list[int]:
+        check_max_attempts(max_attempts)
+        with self._lock:
+            record = self._record(study_name)
+            now = self._clock()
+            ended = sorted(
+                number
+                for number, lease in record.leases.items()
+                if lease.expires_at <= now or lease.worker in dead_workers
+            )
+            for number in ended:
+                trial = record.trials[number]
+                worker = record.leases.pop(number).worker
+                if trial.attempts >= max_attempts:
+                    failure = lost_worker(worker, trial.attempts)
+                    trial = replace(trial, state=TrialState.FAILED, failure=failure, finished_at=now)
+                else:
+                    trial = replace(trial, state=TrialState.WAITING, started_at=None)
+                self._put(study_name, trial)
+            return ended
+
+    def running_workers(self, study_name: str) -> dict[int, str]:
+        with self._lock:
+            leases = self._record(study_name).leases
+            return {number: leases[number].worker for number in sorted(leases)}
+
+    def _record(self, name: str) -> _StudyRecord:
+        if name not in self._studies:
+            raise study_not_found(name, self._studies, self.url)
+        return self._studies[name]
+
+    def _trial(self, study_name: str, number: int) -> Trial:
+        trials = self._record(study_name).trials
+        if not 0 <= number < len(trials):
+            raise trial_not_found(study_name, number, len(trials))
+        return trials[number]
+
+    def _held(self, study_name: str, number: int, worker: str) -> Trial:
+        trial = self._trial(study_name, number)
+        lease = self._record(study_name).leases.get(number)
+        if lease is None or lease.worker != worker:
+            raise not_held(study_name, number, worker, trial.state, None if lease is None else lease.worker)
+        return trial
+
+    def _put(self, study_name: str, trial: Trial) -> Trial:
+        self._studies[study_name].trials[trial.number] = trial
+        return copy_trial(trial)
+
+
+def _summary(record: _StudyRecord) -> StudySummary:
+    states = [trial.state for trial in record.trials]
+    moments = [
+        moment
+        for trial in record.trials
+        for moment in (trial.created_at, trial.started_at, trial.finished_at)
+        if moment is not None
+    ]
+    if record.last_heartbeat_at is not None:
+        moments.append(record.last_heartbeat_at)
+    return StudySummary(
+        spec=decode_spec(record.spec),
+        n_trials={state: states.count(state) for state in TrialState},
+        created_at=record.created_at,
+        last_activity_at=max(moments, default=record.created_at),
+    )
