@@ -1,0 +1,53 @@
+"""How every trial of a study is trained: what is not searched."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from autopeft.exceptions import UnknownNameError, UsageError
+
+PRECISIONS = ("auto", "bfloat16", "float32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """Training settings shared by all trials of a study.
+
+    Args:
+        batch_size: Examples per optimizer step, >= 1.
+        max_tokens: Longer inputs are truncated to this many tokens, >= 2.
+        weight_decay: Decoupled decay of trained matrices (biases and other vectors are spared), >= 0.
+        warmup_share: Share of the steps in which the learning rate rises linearly to its peak, in [0, 1);
+            over the rest it falls linearly to 0.
+        max_grad_norm: Each candidate's gradient is scaled down to this Euclidean norm, > 0; None never clips.
+        evaluations_per_epoch: Points of the learning curve per epoch, >= 1; the last one falls on the epoch's end.
+        precision: Of the frozen weights and the activations: ``"auto"``, ``"bfloat16"`` or ``"float32"``. Trained
+            parameters, their gradients and the optimizer are always float32.
+    """
+
+    batch_size: int = 16
+    max_tokens: int = 128
+    weight_decay: float = 0.0
+    warmup_share: float = 0.06
+    max_grad_norm: float | None = 1.0
+    evaluations_per_epoch: int = 1
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, low in (("batch_size", 1), ("max_tokens", 2), ("evaluations_per_epoch", 1)):
+            if getattr(self, name) < low:
+                raise UsageError(f"`{name} >= {low}` must hold, but got {getattr(self, name)}.")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UsageError(f"`weight_decay >= 0` must hold, but got {self.weight_decay}.")
+        if not 0 <= self.warmup_share < 1:
+            raise UsageError(f"`0 <= warmup_share < 1` must hold, but got {self.warmup_share}.")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise UsageError(f"`max_grad_norm > 0` must hold, but got {self.max_grad_norm}; None never clips.")
+        if self.precision not in PRECISIONS:
+            raise UnknownNameError("precision", self.precision, PRECISIONS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form for `StudySpec.training`; `TrainingSettings(**data)` is its inverse."""
+        return asdict(self)
