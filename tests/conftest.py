@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No AUTOPEFT_* setting of the developer's reaches a test, and nothing is written to their home folder."""
     for name in [name for name in os.environ if name.startswith("AUTOPEFT_") and name != "AUTOPEFT_TEST_GLUE"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AUTOPEFT_HOME", str(tmp_path / "autopeft-home"))
-    return
-    yield

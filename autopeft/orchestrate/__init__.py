@@ -7,7 +7,6 @@ from autopeft.orchestrate._executor import Executor, LocalExecutor
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
 from autopeft.orchestrate._prepare import PreparedSearch, prepare, resume_command
 from autopeft.orchestrate._search import load_runner, make_plan, planned_baselines, run_search
-from autopeft.orchestrate._selection import best_baseline, best_within_budget, search_front
 from autopeft.orchestrate._settings import SearchSettings, parse_duration, parse_share
 from autopeft.orchestrate._statistics import Interval, difference_interval, score_interval
 
@@ -24,8 +23,6 @@ __all__ = [
     "SearchSettings",
     "SilentProgress",
     "baselines",
-    "best_baseline",
-    "best_within_budget",
     "difference_interval",
     "load_runner",
     "make_plan",
@@ -36,6 +33,5 @@ __all__ = [
     "resume_command",
     "run_search",
     "score_interval",
-    "search_front",
     "summarize",
 ]

@@ -9,10 +9,21 @@ import numpy as np
 
 from autopeft.exceptions import TrialConflictError
 from autopeft.objectives import Direction
-from autopeft.orchestrate._selection import best_baseline, best_of, search_front, to_confirm, within_budget
 from autopeft.orchestrate._statistics import Array, Interval, Score, difference_interval, score_interval
 from autopeft.store import TrialStore
-from autopeft.study import REPORT_SPLIT, Study, Trial, TrialDraft, TrialKind, TrialState
+from autopeft.study import (
+    REPORT_SPLIT,
+    Study,
+    Trial,
+    TrialDraft,
+    TrialKind,
+    TrialState,
+    best_baseline,
+    best_of,
+    search_front,
+    to_confirm,
+    within_budget,
+)
 from autopeft.tasks import Task
 
 

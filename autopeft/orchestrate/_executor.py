@@ -9,10 +9,9 @@ from typing import Protocol
 
 from autopeft.exceptions import StoreError, TrialConflictError
 from autopeft.orchestrate._events import Progress
-from autopeft.orchestrate._selection import best_within_budget
 from autopeft.orchestrate._worker_id import worker_id
 from autopeft.store import TrialStore
-from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Trial, TrialKind, TrialState
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Trial, TrialKind, TrialState, best_within_budget
 from autopeft.training import Job, Outcome, TrialRunner
 
 LEASE_S = 60.0

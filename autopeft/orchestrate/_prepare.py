@@ -98,9 +98,7 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         fidelity=fidelity,
         **defining,
     )
-    return PreparedSearch(
-        settings=settings, spec=spec, task=task, backbone=backbone, space=space, training=training
-    )
+    return PreparedSearch(settings=settings, spec=spec, task=task, backbone=backbone, space=space, training=training)
 
 
 def _fidelity(settings: SearchSettings, task: Task) -> Fidelity:
@@ -112,9 +110,7 @@ def _fidelity(settings: SearchSettings, task: Task) -> Fidelity:
     )
 
 
-def _default_name(
-    settings: SearchSettings, defining: dict[str, Any], fidelity: Fidelity, objectives: list[str]
-) -> str:
+def _default_name(settings: SearchSettings, defining: dict[str, Any], fidelity: Fidelity, objectives: list[str]) -> str:
     """A readable name, with a short hash of what defines the study: the same command finds its study again.
 
     The task's content hash stays out, so that changed data are noticed instead of starting another study.

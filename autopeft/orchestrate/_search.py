@@ -126,14 +126,10 @@ def run_search(
     runner = load_runner(prepared, cache_dir=cache_dir)
     planned = planned_baselines(prepared)
     n_done = sum(item.state is not TrialState.WAITING for item in study.trials)
-    plan = make_plan(
-        prepared, runner, planned, n_done=n_done, store_url=store_url, command_extra=command_extra
-    )
+    plan = make_plan(prepared, runner, planned, n_done=n_done, store_url=store_url, command_extra=command_extra)
     store.set_attribute(prepared.spec.name, "probe", {"seconds_per_trial": plan.seconds_per_trial})
     progress.plan(plan)
     cohort = prepared.settings.cohort or runner.cohort_size(probe_configuration(prepared, planned))
     executor = LocalExecutor(store, runner, progress, cohort=cohort)
     loop = SearchLoop(prepared, store, executor, progress, baselines=planned)
     return loop.run()
-
-

@@ -184,7 +184,7 @@ def parse_duration(value: Any) -> float:
         UsageError: If it is none of these.
     """
     text = str(value).strip().lower()
-    unit = _SECONDS.get(text[-1:], None)
+    unit = _SECONDS.get(text[-1:])
     try:
         return float(text[:-1]) * unit if unit else float(text)
     except ValueError:

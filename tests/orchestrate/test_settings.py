@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from autopeft.exceptions import UnknownNameError, UsageError
+from autopeft.orchestrate import SearchSettings, parse_duration, parse_share
+
+
+def test_flags_override_the_file() -> None:
+    base = {"task": "glue/sst2", "trials": 10, "train-fraction": "2%", "data_dir": "/data", "objectives": "accuracy"}
+    settings = SearchSettings.make(base, {"trials": 5, "seed": None})
+    assert settings.trials == 5
+    assert settings.train_fraction == pytest.approx(0.02)
+    assert settings.data_dir == Path("/data")
+    assert settings.objectives == ("accuracy",)
+
+
+def test_unknown_settings_name_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean budget"):
+        SearchSettings.make({"task": "x", "buget": "1%"}, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "no task given"),
+        ({"task": "x", "trials": 0}, "--trials must be at least 1"),
+        ({"task": "x", "trials": 2.5}, "trials cannot be 2.5"),
+        ({"task": "x", "baselines": "maybe"}, "baselines cannot be 'maybe'"),
+        ({"task": "x", "train_fraction": "0%"}, "--train-fraction must lie"),
+        ({"task": "x", "train_fraction": "two"}, "a share is written like"),
+        ({"task": "x", "time_s": "soon"}, "a duration is written like"),
+        ({"task": "x", "time_s": 0}, "--time must be positive"),
+        ({"task": "x", "precision": "half"}, "unknown precision"),
+        ({"task": "x", "kind": "ranking"}, "unknown kind"),
+    ],
+)
+def test_impossible_settings_say_what_is_wrong(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SearchSettings.make(values, {})
+
+
+def test_durations_and_shares() -> None:
+    assert [parse_duration(text) for text in ("90s", "10m", "1.5h", "30", 45)] == [90, 600, 5400, 30, 45]
+    assert parse_share("2%") == pytest.approx(0.02)
+    assert parse_share(0.5) == 0.5

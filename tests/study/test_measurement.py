@@ -1,0 +1,26 @@
+import math
+
+import pytest
+
+from autopeft.study import Fidelity, Measurement
+from tests.study.builders import FIDELITY, make_measurement
+
+
+def test_missing_is_none_and_not_a_number() -> None:
+    measurement = make_measurement(0.5)
+    assert measurement.value("accuracy") == 0.5
+    assert measurement.value("wall_time_s") == 1.5
+    assert measurement.value("f1") is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_non_finite_values_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="leave out what was not measured"):
+        Measurement(split="search", fidelity=FIDELITY, seed=0, metrics={"accuracy": value})
+
+
+def test_unknown_split_and_empty_fidelity_are_refused() -> None:
+    with pytest.raises(ValueError, match="split must be"):
+        Measurement(split="test", fidelity=FIDELITY, seed=0, metrics={})
+    with pytest.raises(ValueError, match="must hold"):
+        Fidelity(train_examples=0, epochs=1)

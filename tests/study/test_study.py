@@ -1,0 +1,26 @@
+import json
+
+from autopeft.study import Study, StudySpec, TrialKind, TrialState
+from tests.study.builders import make_spec, make_trial
+
+
+def test_spec_round_trips_through_json() -> None:
+    spec = make_spec()
+    again = StudySpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert again.differences(spec) == []
+
+
+def test_differences_name_the_key_and_both_values() -> None:
+    other = make_spec(budget=7, task={"name": "toy", "content_hash": "u"})
+    assert make_spec().differences(other) == [
+        "budget: 5000 here, 7 there",
+        "task.content_hash: 't' here, 'u' there",
+    ]
+
+
+def test_trials_are_filtered_by_kind_and_state() -> None:
+    trials = (make_trial(0, 0.5, 10, kind=TrialKind.BASELINE), make_trial(1, None, 10), make_trial(2, 0.6, 10))
+    study = Study(spec=make_spec(), trials=trials)
+    assert [item.number for item in study.of_kind(TrialKind.SEARCH)] == [1, 2]
+    assert [item.number for item in study.of_kind(TrialKind.SEARCH, state=TrialState.COMPLETE)] == [2]
