@@ -1,23 +1,23 @@
 """Everything autopeft raises on purpose.
 
-    AutoPeftError                      exit code 1
-    ├── UsageError (ValueError)        exit code 2: the user's input is wrong
-    │   ├── ConfigurationError           a configuration that cannot exist
-    │   ├── SearchSpaceError             a search-space file with mistakes (all of them listed)
-    │   ├── BudgetError                  a parameter budget that cannot be read or met
-    │   ├── UnknownNameError (KeyError)  a name that is not in a registry; carries the nearest names
-    │   ├── TaskError                    a data set that cannot be used
-    │   ├── BackboneError                a model that cannot be used
-    │   └── StudyMismatchError           resuming a study with other settings
-    ├── InfeasibleError                exit code 3: nothing satisfies the constraints
-    ├── EnvironmentFailure             exit code 4: the machine, not the input
-    │   ├── StoreError                   database unreachable, locked, unwritable or of a newer schema
-    │   └── CacheError                   disk full or unwritable cache folder
-    ├── NotFoundError (LookupError)    exit code 5: no such study or trial
-    ├── TrialConflictError             another process took the number, the configuration or the lease
-    └── TrialError                     one trial failed; the search goes on
-        ├── DivergenceError              non-finite loss
-        └── OutOfMemoryError             even the smallest micro-batch does not fit
+AutoPeftError                      exit code 1
+├── UsageError (ValueError)        exit code 2: the user's input is wrong
+│   ├── ConfigurationError           a configuration that cannot exist
+│   ├── SearchSpaceError             a search-space file with mistakes (all of them listed)
+│   ├── BudgetError                  a parameter budget that cannot be read or met
+│   ├── UnknownNameError (KeyError)  a name that is not in a registry; carries the nearest names
+│   ├── TaskError                    a data set that cannot be used
+│   ├── BackboneError                a model that cannot be used
+│   └── StudyMismatchError           resuming a study with other settings
+├── InfeasibleError                exit code 3: nothing satisfies the constraints
+├── MachineError             exit code 4: the machine, not the input
+│   ├── StoreError                   database unreachable, locked, unwritable or of a newer schema
+│   └── CacheError                   disk full or unwritable cache folder
+├── NotFoundError (LookupError)    exit code 5: no such study or trial
+├── TrialConflictError             another process took the number, the configuration or the lease
+└── TrialError                     one trial failed; the search goes on
+├── DivergenceError              non-finite loss
+└── OutOfMemoryError             even the smallest micro-batch does not fit
 """
 
 from __future__ import annotations
@@ -105,17 +105,17 @@ class InfeasibleError(AutoPeftError):
     exit_code = 3
 
 
-class EnvironmentFailure(AutoPeftError):
+class MachineError(AutoPeftError):
     """The machine cannot do what was asked."""
 
     exit_code = 4
 
 
-class StoreError(EnvironmentFailure):
+class StoreError(MachineError):
     """The database cannot be used."""
 
 
-class CacheError(EnvironmentFailure):
+class CacheError(MachineError):
     """The cache folder cannot be used."""
 
 

@@ -103,7 +103,7 @@ def export_notes(prepared: PreparedSearch) -> tuple[str, ...]:
         "merge": "merged weights that stock transformers loads",
         "own": "our own peft type (needs `pip install autopeft` where it is loaded)",
     }
-    types = sorted({name for name in prepared.space.module_type_names})
+    types = sorted(set(prepared.space.module_type_names))
     return tuple(f"{name}: {notes[MODULES[name].export_class]}" for name in types)
 
 

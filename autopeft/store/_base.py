@@ -6,13 +6,13 @@ change what was returned. JSON-ready mappings come back as JSON would return the
 **Atomicity.** Every method is one transaction: it happens wholly or not at all, also when the process is killed in the
 middle. A store instance may be shared between threads; several processes may work on one database.
 
-**Life of a trial.** `add_trial` creates it WAITING. `claim_trial` makes it RUNNING under a lease. Its holder keeps the
-lease alive by `heartbeat` and ends it by `complete_trial`, `fail_trial` or `release_trial`. A lease that expired, or whose
-worker is known to be dead, is ended by `release_expired`: the trial is WAITING again, or FAILED after too many attempts.
-An expired lease that nobody ended still belongs to its holder, so a laptop that slept loses nothing.
+**Life of a trial.** `add_trial` creates it WAITING. `claim_trial` makes it RUNNING under a lease. Its holder keeps
+the lease alive by `heartbeat` and ends it by `complete_trial`, `fail_trial` or `release_trial`. A lease that expired,
+or whose worker is known to be dead, is ended by `release_expired`: the trial is WAITING again, or FAILED after too many
+attempts. An expired lease that nobody ended still belongs to its holder, so a laptop that slept loses nothing.
 
-**Ownership.** A RUNNING trial is written by its lease's holder alone; everyone else gets `TrialConflictError`. A finished
-trial never changes, apart from its notes. Nothing is ever deleted.
+**Ownership.** A RUNNING trial is written by its lease's holder alone; everyone else gets `TrialConflictError`. A
+finished trial never changes, apart from its notes. Nothing is ever deleted.
 
 **Missing is missing.** A measurement exists only for COMPLETE and PRUNED trials, a failure only for FAILED ones, and a
 metric that was not measured is absent; non-finite numbers are refused with `ValueError`.

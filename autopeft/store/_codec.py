@@ -1,4 +1,4 @@
-"""Domain values to stored text and bytes, and back, without loss. Both stores use it, so both keep the same promises."""
+"""Domain values to stored text and bytes, and back, without loss. Both stores use it and so keep the same promises."""
 
 from __future__ import annotations
 
@@ -131,6 +131,11 @@ def encode_predictions(predictions: Sequence[float] | None) -> bytes | None:
     if sys.byteorder == "big":
         values.byteswap()
     return kind.encode() + zlib.compress(values.tobytes())
+
+
+def _is_class_index(value: float) -> bool:
+    # A negative zero equals 0 but is no class index: copysign tells them apart.
+    return 0 <= value < 1 << 16 and value == int(value) and math.copysign(1.0, value) > 0
 
 
 def decode_predictions(data: bytes | None) -> tuple[float, ...] | None:
