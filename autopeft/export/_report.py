@@ -1,0 +1,334 @@
+"""The report of a study: what was found, and everything needed to doubt or repeat it.
+
+`build_report` says what stands in the report, `autopeft.export._report_html` and `_report_markdown` how it looks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import autopeft
+from autopeft.exceptions import UnknownNameError
+from autopeft.export._format import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_score,
+    format_share,
+    format_time,
+    format_value,
+)
+from autopeft.export._grid import configuration_grid, layer_count
+from autopeft.export._result import StudyResult, display_name, report_value
+from autopeft.study import SEARCH_SPLIT, Study, Trial, TrialKind, TrialState
+
+#: Formats a report can be written in.
+REPORT_FORMATS = ("html", "md")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paragraph:
+    """A paragraph of plain text."""
+
+    text: str
+    is_lead: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table of plain texts; columns in `numeric` are aligned to the right."""
+
+    caption: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A figure by its role, ``"front"`` or ``"heatmap"``, and the same in words."""
+
+    role: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """Preformatted text; folded behind its summary if there is one."""
+
+    text: str
+    summary: str | None = None
+
+
+Block = Paragraph | Table | Picture | Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A titled part of a report."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A report without its looks."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+def render_report(study: Study, format: str = "html", *, generated_at: datetime | None = None) -> str:
+    """Write a study's report.
+
+    Args:
+        study: Any study, also one without trials or with failures only.
+        format: ``"html"`` for one self-contained page, ``"md"`` for Markdown.
+        generated_at: Time shown in the report; None for now.
+
+    Returns:
+        The whole document.
+
+    Raises:
+        UnknownNameError: If the format is neither.
+    """
+    if format not in REPORT_FORMATS:
+        raise UnknownNameError("report format", format, REPORT_FORMATS)
+    report = build_report(study, generated_at=generated_at or datetime.now(UTC))
+    if format == "md":
+        from autopeft.export._report_markdown import render_markdown
+
+        return render_markdown(report)
+    from autopeft.export._figures import front_figure, heatmap_figure
+    from autopeft.export._report_html import render_html
+
+    return render_html(report, {"front": front_figure(study), "heatmap": heatmap_figure(study)})
+
+
+def build_report(study: Study, *, generated_at: datetime) -> Report:
+    """Collect what stands in a study's report."""
+    result = StudyResult.of(study)
+    sections = (
+        Section(title="Result", blocks=tuple(_result_blocks(study, result))),
+        Section(title="Front", blocks=tuple(_front_blocks(study, result))),
+        Section(title="Recommended configuration", blocks=tuple(_configuration_blocks(study, result))),
+        Section(title="Baselines", blocks=(_trial_table(study, "Baselines", study.of_kind(TrialKind.BASELINE)),)),
+        Section(title="All trials", blocks=(_trial_table(study, "All trials, by number", study.trials),)),
+        Section(title="Failures", blocks=tuple(_failure_blocks(study))),
+        Section(title="Reproducibility", blocks=tuple(_reproducibility_blocks(study, generated_at))),
+    )
+    return Report(title=f"autopeft report: {study.spec.name}", sections=sections)
+
+
+def _result_blocks(study: Study, result: StudyResult) -> Iterator[Block]:
+    spec = study.spec
+    yield Paragraph(text=result.headline, is_lead=True)
+    if not result.is_final:
+        yield Paragraph(text="This search is not finished: what stands here is what its trials say so far.")
+    share = format_share(spec.budget, spec.backbone.get("parameters"))
+    task, backbone = spec.task.get("name", "?"), spec.backbone.get("name", "?")
+    yield Paragraph(
+        text=f"Task {task}, backbone {backbone}, budget {spec.budget_text}: at most "
+        f"{format_count(spec.budget)} trainable parameters without the task head{f' ({share})' if share else ''}. Configurations were chosen by "
+        f"{spec.objectives[0].name} on the search split; only the confirmation runs were scored on the report split."
+    )
+    if result.difference:
+        yield _difference_table(result)
+    if result.confirmed:
+        yield _confirmed_table(study, result)
+
+
+def _difference_table(result: StudyResult) -> Table:
+    difference = result.difference or {}
+    interval = f"[{_signed(difference.get('low'))}, {_signed(difference.get('high'))}]"
+    counts = (format_count(difference.get("n_seeds")), format_count(difference.get("n_examples")))
+    return Table(
+        caption="Recommended minus best baseline within the budget, report split",
+        headers=("metric", "difference", "95 % interval", "seeds", "examples"),
+        rows=((str(difference.get("metric", "")), _signed(difference.get("mean")), interval, *counts),),
+        numeric=frozenset({1, 2, 3, 4}),
+    )
+
+
+def _confirmed_table(study: Study, result: StudyResult) -> Table:
+    trials = {item.number: item for item in study.trials}
+    rows = []
+    for row in result.confirmed:
+        trial = trials.get(row.get("trial", -1))
+        low, high = row.get("report_low"), row.get("report_high")
+        rows.append(
+            (
+                str(row.get("trial", "")),
+                "" if trial is None else display_name(trial),
+                "" if trial is None else format_count(trial.draft.trainable_parameters),
+                str(len(row.get("seeds", ()))),
+                format_score(row.get("search_mean")),
+                format_score(row.get("report_mean")),
+                "" if low is None or high is None else f"[{format_score(low)}, {format_score(high)}]",
+            )
+        )
+    metric = study.spec.objectives[0].name
+    return Table(
+        caption=f"Confirmed over seeds: mean {metric}",
+        headers=("trial", "configuration", "parameters", "seeds", "search split", "report split", "95 % interval"),
+        rows=tuple(rows),
+        numeric=frozenset({0, 2, 3, 4, 5, 6}),
+    )
+
+
+def _front_blocks(study: Study, result: StudyResult) -> Iterator[Block]:
+    from autopeft.export._figures import front_description
+
+    yield Picture(role="front", description=front_description(study))
+    front = result.front
+    if front.reference_point is not None:
+        point = ", ".join(
+            f"{item.name} {format_value(value, item.unit)}"
+            for item, value in zip(front.objectives, front.reference_point, strict=True)
+        )
+        yield Paragraph(text=f"Hypervolume {front.hypervolume:.6g}, measured from the reference point ({point}).")
+    members = sorted(front.trials, key=lambda item: item.draft.trainable_parameters)
+    yield _trial_table(study, "Front of the search, cheapest first", members)
+
+
+def _configuration_blocks(study: Study, result: StudyResult) -> Iterator[Block]:
+    from autopeft.export._figures import heatmap_description
+
+    trial = result.recommended
+    if trial is None:
+        yield Paragraph(text="No search trial within the budget has been measured, so nothing is recommended.")
+        return
+    yield Paragraph(text=f"Trial {trial.number}: {trial.configuration.describe()}.")
+    yield Picture(role="heatmap", description=heatmap_description(study, trial))
+    grid = configuration_grid(trial.configuration, layer_count(study))
+    if grid.rows:
+        yield Table(
+            caption="Sizes by layer (an empty cell: no module there)",
+            headers=("module", *grid.columns),
+            rows=tuple((name, *texts) for name, texts in zip(grid.rows, grid.texts, strict=True)),
+            numeric=frozenset(range(1, len(grid.columns) + 1)),
+        )
+    yield Code(summary="As JSON", text=_json(trial.configuration.to_dict()))
+
+
+def _trial_table(study: Study, caption: str, trials: Sequence[Trial]) -> Table:
+    metric = study.spec.objectives[0].name
+    whole = study.spec.backbone.get("parameters")
+    rows = []
+    for item in trials:
+        costs: Mapping[str, float] = {}
+        measurement = item.measurement(SEARCH_SPLIT)
+        if measurement is not None:
+            costs = measurement.costs
+        rows.append(
+            (
+                str(item.number),
+                item.kind.value,
+                item.state.value,
+                display_name(item),
+                format_score(item.value(metric)),
+                format_score(report_value(study, item, metric)),
+                format_count(item.draft.trainable_parameters),
+                format_share(item.draft.trainable_parameters, whole),
+                format_duration(costs.get("wall_time_s")),
+                format_bytes(costs.get("peak_memory_bytes")),
+                str(item.draft.seed),
+            )
+        )
+    names = ("trial", "kind", "state", "configuration", f"{metric} (search)", f"{metric} (report)", "parameters")
+    return Table(
+        caption=caption,
+        headers=(*names, "share", "wall time", "peak memory", "seed"),
+        rows=tuple(rows),
+        numeric=frozenset({0, 4, 5, 6, 7, 8, 9, 10}),
+    )
+
+
+def _failure_blocks(study: Study) -> Iterator[Block]:
+    failed = [item for item in study.trials if item.state is TrialState.FAILED]
+    if not failed:
+        yield Paragraph(text="No trial failed.")
+        return
+    yield Paragraph(text=f"{len(failed)} of {len(study.trials)} trials failed. They count as not measured, never as 0.")
+    yield Table(
+        caption="Failed trials",
+        headers=("trial", "kind", "reason", "message", "configuration"),
+        rows=tuple(
+            (
+                str(item.number),
+                item.kind.value,
+                "" if item.failure is None else item.failure.reason,
+                "" if item.failure is None else item.failure.message,
+                display_name(item),
+            )
+            for item in failed
+        ),
+        numeric=frozenset({0}),
+    )
+    for item in failed:
+        if item.failure is not None and item.failure.traceback:
+            yield Code(summary=f"Traceback of trial {item.number}", text=item.failure.traceback)
+
+
+def _reproducibility_blocks(study: Study, generated_at: datetime) -> Iterator[Block]:
+    spec = study.spec
+    command = study.attributes.get("command")
+    if isinstance(command, str):
+        yield Paragraph(text="The command of this search; run again, it resumes:")
+        yield Code(text=command)
+    facts = [
+        ("study", spec.name),
+        ("seed", str(spec.seed)),
+        ("sampler", spec.sampler),
+        ("search space", str(spec.space.get("name", ""))),
+        ("objectives", ", ".join(f"{item.name} ({item.direction.value})" for item in spec.objectives)),
+        ("training examples per trial", format_count(spec.fidelity.train_examples)),
+        ("epochs per trial", str(spec.fidelity.epochs)),
+        *((f"task: {key}", _plain(value)) for key, value in spec.task.items()),
+        *((f"backbone: {key}", _plain(value)) for key, value in spec.backbone.items()),
+        *((f"training: {key}", _plain(value)) for key, value in spec.training.items()),
+        *_environment_facts(study),
+        ("first trial started", format_time(min((t.started_at for t in study.trials if t.started_at), default=None))),
+        ("last trial finished", format_time(max((t.finished_at for t in study.trials if t.finished_at), default=None))),
+        ("report written", f"{format_time(generated_at)} by autopeft {autopeft.__version__}"),
+    ]
+    yield Table(caption="Where the numbers come from", headers=("fact", "value"), rows=tuple(facts))
+    yield Code(summary="The study's full settings as JSON", text=_json(spec.to_dict()))
+
+
+def _environment_facts(study: Study) -> Iterator[tuple[str, str]]:
+    """Every environment fact of the measurements with all the values it took: several mean several machines."""
+    seen: dict[str, dict[str, None]] = {}
+    for trial in study.trials:
+        for measurement in trial.measurements:
+            for key, value in _flatten(measurement.environment):
+                seen.setdefault(key, {})[_plain(value)] = None
+    for key in sorted(seen):
+        yield f"measured with: {key}", "; ".join(seen[key])
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"

@@ -1,0 +1,116 @@
+"""What a study found, at any moment of its life: what its search stored at the end, else what its trials say now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autopeft.export._format import format_count, format_score, format_share
+from autopeft.study import (
+    REPORT_SPLIT,
+    Front,
+    Study,
+    Trial,
+    TrialKind,
+    best_baseline,
+    best_of,
+    search_front,
+    within_budget,
+)
+
+#: Study attribute that the search writes when it has confirmed its front.
+SUMMARY_ATTRIBUTE = "summary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyResult:
+    """A study's result so far.
+
+    Args:
+        front: Non-dominated search trials.
+        recommended: The trial to use; None if no search trial within the budget was measured.
+        best_baseline: The best baseline within the budget; None if none was measured.
+        headline: The result in one or two sentences.
+        difference: Recommended minus best baseline on the report split: ``metric``, ``mean``, ``low``, ``high`` (95 %
+            interval), ``n_seeds``, ``n_examples``; None before the confirmation.
+        confirmed: One mapping per confirmed trial: ``trial``, ``seeds``, ``search_mean``, ``report_mean``,
+            ``report_low``, ``report_high``.
+        is_final: Whether the search has confirmed and summarized these trials.
+    """
+
+    front: Front
+    recommended: Trial | None
+    best_baseline: Trial | None
+    headline: str
+    difference: Mapping[str, Any] | None
+    confirmed: tuple[Mapping[str, Any], ...]
+    is_final: bool
+
+    @classmethod
+    def of(cls, study: Study) -> StudyResult:
+        """Read a study's summary, or work out what can be said without one."""
+        front = search_front(study)
+        stored = study.attributes.get(SUMMARY_ATTRIBUTE)
+        if isinstance(stored, Mapping):
+            return cls(
+                front=front,
+                recommended=_trial(study, stored.get("recommended")),
+                best_baseline=_trial(study, stored.get("best_baseline")),
+                headline=str(stored.get("headline") or "No headline was stored."),
+                difference=stored.get("difference"),
+                confirmed=tuple(stored.get("confirmed") or ()),
+                is_final=all(item.state.is_finished for item in study.trials),
+            )
+        recommended = best_of(study, within_budget(study, front.trials))
+        baseline = best_baseline(study)
+        return cls(
+            front=front,
+            recommended=recommended,
+            best_baseline=baseline,
+            headline=_interim_headline(study, recommended, baseline),
+            difference=None,
+            confirmed=(),
+            is_final=False,
+        )
+
+
+def display_name(trial: Trial) -> str:
+    """A trial in words: its label if it has one, else its configuration."""
+    return trial.draft.label or trial.configuration.describe()
+
+
+def report_value(study: Study, trial: Trial, name: str) -> float | None:
+    """An objective on the report split: measured on the trial itself, or the mean over its confirmations' seeds."""
+    own = None if trial.measurement(REPORT_SPLIT) is None else trial.value(name, REPORT_SPLIT)
+    if own is not None:
+        return own
+    repeats = [item for item in study.of_kind(TrialKind.CONFIRMATION) if item.draft.parent == trial.number]
+    values = [item.value(name, REPORT_SPLIT) for item in repeats if item.measurement(REPORT_SPLIT) is not None]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _trial(study: Study, number: object) -> Trial | None:
+    if not isinstance(number, int):
+        return None
+    return next((item for item in study.trials if item.number == number), None)
+
+
+def _interim_headline(study: Study, recommended: Trial | None, baseline: Trial | None) -> str:
+    """Search values only, and said so: nothing has been confirmed on the report split."""
+    metric = study.spec.objectives[0].name
+    if recommended is None:
+        return "No search trial within the budget has been measured yet."
+
+    def words(trial: Trial) -> str:
+        count = trial.draft.trainable_parameters
+        share = format_share(count, study.spec.backbone.get("parameters"))
+        return f"{metric} {format_score(trial.value(metric))} with {format_count(count)} trainable parameters" + (
+            f" ({share})" if share else ""
+        )
+
+    best = f"Best on the search split so far: trial {recommended.number}, {words(recommended)}."
+    if baseline is None:
+        return f"{best} No baseline within the budget has been measured. Not confirmed yet."
+    return f"{best} Best baseline within the budget: {display_name(baseline)}, {words(baseline)}. Not confirmed yet."
