@@ -1,6 +1,20 @@
 """What is remembered: the trial store's contract, in memory and in a database. No torch."""
 
 from autopeft.store._base import LOST_WORKER, Clock, StudySummary, TrialStore, utc_now
+from autopeft.store._engine import mask_url
 from autopeft.store._memory import MemoryStore
+from autopeft.store._schema import upgrade
+from autopeft.store._sql import SqlStore, open_store
 
-__all__ = ["LOST_WORKER", "Clock", "MemoryStore", "StudySummary", "TrialStore", "utc_now"]
+__all__ = [
+    "LOST_WORKER",
+    "Clock",
+    "MemoryStore",
+    "SqlStore",
+    "StudySummary",
+    "TrialStore",
+    "mask_url",
+    "open_store",
+    "upgrade",
+    "utc_now",
+]

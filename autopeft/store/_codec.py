@@ -84,11 +84,13 @@ def _placement(
 
 
 def check_point(point: CurvePoint) -> None:
-    """Refuse a curve point with a number that is not finite.
+    """Refuse a curve point with a negative step or a number that is not finite.
 
     Raises:
         ValueError: Names the number.
     """
+    if point.step < 0:
+        raise ValueError(f"`step >= 0` must hold for a curve point, but got {point.step}.")
     for name, value in [("epoch", point.epoch), ("wall_time_s", point.wall_time_s), *point.metrics.items()]:
         if not math.isfinite(value):
             raise ValueError(

@@ -1,0 +1,189 @@
+"""From a URL or path to a connected engine, and from a driver's errors to messages with a way out."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from autopeft.exceptions import StoreError
+
+_SUPPORTED = "sqlite:///FILE, a plain path, or postgresql://USER@HOST/DATABASE"
+_CONNECT_TIMEOUT_S = 10
+
+
+def mask_url(url: str) -> str:
+    """The URL or path with every password replaced by ``***``, fit for logs and messages; never raises."""
+    masked = re.sub(r"(://[^/?#@]*?:)[^/?#]*@", r"\1***@", url)
+    return re.sub(r"(?i)([?&][^=&]*password=)[^&#]*", r"\1***", masked)
+
+
+def parse_url(url: str | Path) -> URL:
+    """Read a database URL or a plain path.
+
+    Raises:
+        StoreError: If it is neither SQLite nor PostgreSQL, or names no file.
+    """
+    written = str(url)
+    if "://" not in written:
+        if not written.strip() or written == ":memory:":
+            raise StoreError(f"a database needs a file or URL, but got {written!r}; give {_SUPPORTED}.")
+        return URL.create("sqlite", database=str(Path(written).expanduser()))
+    try:
+        parsed = make_url(written)
+    except (ArgumentError, ValueError) as error:
+        raise StoreError(f"cannot read the database URL {mask_url(written)!r}; give {_SUPPORTED}.") from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        if not parsed.database or parsed.database == ":memory:" or parsed.host:
+            raise StoreError(
+                f"{mask_url(written)!r} names no file; give sqlite:///relative.db or sqlite:////absolute.db."
+            )
+        return parsed.set(drivername="sqlite", database=str(Path(parsed.database).expanduser()))
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    raise StoreError(f"{backend!r} databases are not supported, but got {mask_url(written)!r}; give {_SUPPORTED}.")
+
+
+def shown_url(url: URL) -> str:
+    """The URL with the password masked and without the driver, as a user may type it."""
+    return mask_url(url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True))
+
+
+def make_engine(url: URL, *, busy_timeout_s: float) -> Engine:
+    """Build an engine; nothing is opened yet.
+
+    Connections whose execution option ``writes`` is true start with ``BEGIN IMMEDIATE`` on SQLite, so that two writers
+    wait for each other at the start of a transaction, where waiting is possible, and never in its middle.
+
+    Raises:
+        StoreError: If the driver is not installed.
+    """
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
+        _prepare_sqlite(engine, busy_timeout_s)
+        _forget_connections_after_fork(engine)
+        return engine
+    query = dict(url.query)
+    query.setdefault("connect_timeout", str(_CONNECT_TIMEOUT_S))
+    query.setdefault("application_name", "autopeft")
+    try:
+        engine = create_engine(url.set(query=query), pool_pre_ping=True)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise StoreError(
+            f"PostgreSQL at {shown_url(url)} needs the driver psycopg, which is not installed: "
+            "pip install 'autopeft[postgres]'."
+        ) from error
+    _forget_connections_after_fork(engine)
+    return engine
+
+
+def _forget_connections_after_fork(engine: Engine) -> None:
+    # Parent and child must not talk over one connection; the child opens its own.
+    reference = weakref.ref(engine)
+
+    def forget() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.dispose(close=False)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
+
+
+def _prepare_sqlite(engine: Engine, busy_timeout_s: float) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: Any) -> None:
+        # The driver would open transactions itself, too late and without IMMEDIATE; `begin` below does it.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        _switch_to_wal(connection, busy_timeout_s)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _switch_to_wal(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+    deadline = time.monotonic() + busy_timeout_s
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait for the busy timeout here.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+@contextmanager
+def translated_errors(url: URL) -> Iterator[None]:
+    """Turn what the driver raises into `StoreError`; constraint violations included, which callers catch inside."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise _translate(url, cause) from error
+    except sqlite3.Error as error:
+        raise _translate(url, error) from error
+
+
+def _translate(url: URL, error: BaseException) -> StoreError:
+    detail = " ".join(str(error).split())
+    if url.password:
+        detail = detail.replace(str(url.password), "***")
+    explain = _explain_sqlite if url.get_backend_name() == "sqlite" else _explain_postgres
+    return StoreError(explain(url, mask_url(detail)))
+
+
+def _explain_sqlite(url: URL, detail: str) -> str:
+    path = Path(url.database or "")
+    if "not a database" in detail or "malformed" in detail:
+        return f"{path} is not a readable SQLite database ({detail}); restore a copy, or give another file with --db."
+    if "locked" in detail:
+        return (
+            f"database {path} is locked: another process has been writing to it for too long ({detail}); "
+            "wait for it or end it, then run the same command again."
+        )
+    if "readonly" in detail:
+        return f"database {path} cannot be written ({detail}); change its permissions or give another file with --db."
+    if "unable to open" in detail:
+        if path.is_dir():
+            return f"database {path} is a folder; give a file with --db."
+        return (
+            f"database {path} cannot be opened ({detail}); make sure that the folder {path.parent} exists and can be "
+            "written, or give another file with --db."
+        )
+    if "full" in detail or "disk I/O" in detail:
+        return f"database {path} cannot be written ({detail}); free some disk space, then run the same command again."
+    return f"database {path} failed: {detail}."
+
+
+def _explain_postgres(url: URL, detail: str) -> str:
+    shown = shown_url(url)
+    if "authentication failed" in detail or "no password supplied" in detail:
+        return f"PostgreSQL refused the user or password of {shown} ({detail}); correct them in the URL."
+    if "does not exist" in detail and "database" in detail:
+        return f"PostgreSQL has no database {url.database!r} at {shown} ({detail}); create it with createdb."
+    if "permission denied" in detail:
+        return (
+            f"the user of {shown} may not do this ({detail}); grant it CREATE on the schema and rights on the tables."
+        )
+    return (
+        f"PostgreSQL at {shown} cannot be reached or failed ({detail}); "
+        "check that the server runs and that host, port and database in the URL are right."
+    )

@@ -1,0 +1,204 @@
+"""Rows to domain values, and domain values to rows."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from autopeft.store._base import StudySummary
+from autopeft.store._codec import (
+    decode_configuration,
+    decode_curve,
+    decode_predictions,
+    decode_spec,
+    encode_curve,
+    encode_predictions,
+    to_json,
+)
+from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
+from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Trial, TrialDraft, TrialKind, TrialState
+
+_Statement = Select[*tuple[Any, ...]]
+_TRIAL_COLUMNS = [item for item in TrialRow.__table__.columns if item.name != "study_id"]
+_MEASUREMENT_COLUMNS = [item for item in MeasurementRow.__table__.columns if item.name != "id"]
+
+
+def read_attributes(connection: Connection, study_id: int) -> dict[str, Any]:
+    """A study's attributes, by key."""
+    statement = select(AttributeRow.key, AttributeRow.value).where(AttributeRow.study_id == study_id)
+    return {key: json.loads(text) for key, text in connection.execute(statement.order_by(AttributeRow.key))}
+
+
+def read_trials(connection: Connection, study_id: int, number: int | None = None) -> tuple[Trial, ...]:
+    """A study's trials by number, or the one of a number.
+
+    Args:
+        connection: Connection inside a transaction, so that the three statements see one moment.
+        study_id: Study to read.
+        number: The only trial wanted; None for all.
+    """
+    trials = _of_study(select(*_TRIAL_COLUMNS), study_id, number).order_by(TrialRow.number)
+    measurements = _of_study(
+        select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id), study_id, number
+    ).order_by(MeasurementRow.id)
+    by_trial: dict[int, list[Measurement]] = {}
+    for row in connection.execute(measurements):
+        by_trial.setdefault(row.trial_id, []).append(_measurement(row))
+    curves = _read_curves(connection, study_id, number)
+    return tuple(
+        _trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())))
+        for row in connection.execute(trials)
+    )
+
+
+def read_summaries(connection: Connection) -> list[StudySummary]:
+    """Summaries of all studies, oldest first."""
+    trials = select(
+        TrialRow.study_id,
+        TrialRow.state,
+        func.count(),
+        func.max(TrialRow.created_at),
+        func.max(TrialRow.started_at),
+        func.max(TrialRow.finished_at),
+    ).group_by(TrialRow.study_id, TrialRow.state)
+    heartbeats = (
+        select(TrialRow.study_id, func.max(LeaseRow.heartbeat_at))
+        .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
+        .group_by(TrialRow.study_id)
+    )
+    counts: dict[int, dict[TrialState, int]] = {}
+    moments: dict[int, list[datetime]] = {}
+    for study_id, state, count, *times in connection.execute(trials):
+        counts.setdefault(study_id, {})[TrialState(state)] = count
+        moments.setdefault(study_id, []).extend(time for time in times if time is not None)
+    for study_id, time in connection.execute(heartbeats):
+        moments[study_id].append(time)
+    studies = select(StudyRow.id, StudyRow.spec, StudyRow.created_at).order_by(StudyRow.id)
+    return [
+        StudySummary(
+            spec=decode_spec(row.spec),
+            n_trials={state: counts.get(row.id, {}).get(state, 0) for state in TrialState},
+            created_at=row.created_at,
+            last_activity_at=max(moments.get(row.id, ()), default=row.created_at),
+        )
+        for row in connection.execute(studies)
+    ]
+
+
+def _of_study(statement: _Statement, study_id: int, number: int | None) -> _Statement:
+    statement = statement.where(TrialRow.study_id == study_id)
+    return statement if number is None else statement.where(TrialRow.number == number)
+
+
+def _read_curves(connection: Connection, study_id: int, number: int | None) -> dict[int, list[CurvePoint]]:
+    latest = (
+        _of_study(select(func.max(LeaseRow.id).label("id"), LeaseRow.trial_id), study_id, number)
+        .join(TrialRow, TrialRow.id == LeaseRow.trial_id)
+        .group_by(LeaseRow.trial_id)
+        .subquery()
+    )
+    points = (
+        select(
+            latest.c.trial_id,
+            CurvePointRow.step,
+            CurvePointRow.epoch,
+            CurvePointRow.wall_time_s,
+            CurvePointRow.metrics,
+        )
+        .join(latest, latest.c.id == CurvePointRow.lease_id)
+        .order_by(CurvePointRow.lease_id, CurvePointRow.step)
+    )
+    curves: dict[int, list[CurvePoint]] = {}
+    for trial_id, step, epoch, wall_time_s, metrics in connection.execute(points):
+        point = CurvePoint(step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=json.loads(metrics))
+        curves.setdefault(trial_id, []).append(point)
+    return curves
+
+
+def _measurement(row: Row[Any]) -> Measurement:
+    return Measurement(
+        split=row.split,
+        fidelity=Fidelity(train_examples=row.train_examples, epochs=row.epochs),
+        seed=row.seed,
+        metrics=json.loads(row.metrics),
+        costs=json.loads(row.costs),
+        environment=json.loads(row.environment),
+        curve=decode_curve(row.curve),
+        predictions=decode_predictions(row.predictions),
+    )
+
+
+def _trial(row: Row[Any], measurements: tuple[Measurement, ...], curve: tuple[CurvePoint, ...]) -> Trial:
+    failure = None
+    if row.failure_reason is not None:
+        failure = Failure(reason=row.failure_reason, message=row.failure_message, traceback=row.failure_traceback)
+    draft = TrialDraft(
+        kind=TrialKind(row.kind),
+        configuration=decode_configuration(row.configuration),
+        trainable_parameters=row.trainable_parameters,
+        fidelity=Fidelity(train_examples=row.train_examples, epochs=row.epochs),
+        seed=row.seed,
+        params=None if row.params is None else json.loads(row.params),
+        label=row.label,
+        parent=row.parent,
+    )
+    return Trial(
+        number=row.number,
+        draft=draft,
+        state=TrialState(row.state),
+        measurements=measurements,
+        curve=curve,
+        failure=failure,
+        attempts=row.attempts,
+        worker=row.worker,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        notes=json.loads(row.notes),
+    )
+
+
+def draft_values(draft: TrialDraft, configuration: str, params: str | None) -> dict[str, Any]:
+    """Columns of a draft; `configuration` and `params` are its JSON texts."""
+    role, fingerprint, train_examples, epochs, seed = draft.identity
+    return {
+        "kind": draft.kind.value,
+        "role": role,
+        "fingerprint": fingerprint,
+        "configuration": configuration,
+        "trainable_parameters": int(draft.trainable_parameters),
+        "train_examples": int(train_examples),
+        "epochs": int(epochs),
+        "seed": int(seed),
+        "params": params,
+        "label": draft.label,
+        "parent": None if draft.parent is None else int(draft.parent),
+    }
+
+
+def failure_values(failure: Failure) -> dict[str, Any]:
+    """Columns of a trial that FAILED."""
+    return {
+        "state": TrialState.FAILED.value,
+        "failure_reason": failure.reason,
+        "failure_message": failure.message,
+        "failure_traceback": failure.traceback,
+    }
+
+
+def measurement_values(measurement: Measurement) -> dict[str, Any]:
+    """Columns of a measurement, its trial apart."""
+    return {
+        "split": measurement.split,
+        "train_examples": int(measurement.fidelity.train_examples),
+        "epochs": int(measurement.fidelity.epochs),
+        "seed": int(measurement.seed),
+        "metrics": to_json(dict(measurement.metrics), "metrics"),
+        "costs": to_json(dict(measurement.costs), "costs"),
+        "environment": to_json(dict(measurement.environment), "environment"),
+        "curve": encode_curve(measurement.curve),
+        "predictions": encode_predictions(measurement.predictions),
+    }

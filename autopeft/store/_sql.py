@@ -1,0 +1,390 @@
+"""The store in a database: SQLite on one machine, PostgreSQL for a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from autopeft.exceptions import StoreError, StudyMismatchError
+from autopeft.store import _messages as messages
+from autopeft.store._base import Clock, StudySummary, utc_now
+from autopeft.store._codec import (
+    check_completion,
+    check_point,
+    decode_spec,
+    encode_configuration,
+    encode_spec,
+    to_json,
+)
+from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
+from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
+from autopeft.store._rows import (
+    draft_values,
+    failure_values,
+    measurement_values,
+    read_attributes,
+    read_summaries,
+    read_trials,
+)
+from autopeft.store._schema import make_folder, prepare_schema
+from autopeft.study import CurvePoint, Failure, Measurement, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
+
+
+class _Held(NamedTuple):
+    trial_id: int
+    lease_id: int
+
+
+class SqlStore:
+    """Keeps everything in a database; the contract is `TrialStore`'s.
+
+    An empty database gets the schema; one with an older schema is refused until `upgrade` was called.
+    Leases on PostgreSQL are timed by the server's clock, so that the workers' clocks need not agree.
+
+    Args:
+        url: A plain path or ``sqlite:///FILE``, or ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``.
+        clock: Gives the current time; None for the machine's (SQLite) or the server's (PostgreSQL).
+        busy_timeout_s: Seconds to wait for other writers of an SQLite database, >= 0.
+        create: Whether an SQLite file that does not exist is created; else that is an error.
+
+    Raises:
+        StoreError: If the database cannot be used; the message says what to do.
+    """
+
+    def __init__(
+        self, url: str | Path, *, clock: Clock | None = None, busy_timeout_s: float = 30.0, create: bool = True
+    ) -> None:
+        self._url = parse_url(url)
+        self._clock = clock
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        if self._is_sqlite and not create and not Path(self._url.database or "").exists():
+            raise StoreError(f"there is no database {self._url.database}; give an existing one with --db.")
+        self._engine = make_engine(self._url, busy_timeout_s=busy_timeout_s)
+        try:
+            make_folder(self._url)
+            prepare_schema(self._engine, self._url)
+        except BaseException:
+            self._engine.dispose()
+            raise
+        self._write_engine = self._engine.execution_options(writes=True)
+        # Several statements read one study; on SQLite every transaction is a snapshot already.
+        options: dict[str, Any] = {} if self._is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._read_engine = self._engine.execution_options(**options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return shown_url(self._url)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def create_study(self, spec: StudySpec) -> Study:
+        values = {"name": spec.name, "spec": encode_spec(spec)}
+        with self._writing() as connection:
+            try:
+                connection.execute(insert(StudyRow).values(**values, created_at=self._now(connection)))
+            except IntegrityError as error:
+                raise messages.study_exists(spec.name, self.url) from error
+        return self.load_study(spec.name)
+
+    def ensure_study(self, spec: StudySpec) -> Study:
+        with self._reading() as connection:
+            found = connection.execute(select(StudyRow.id).where(StudyRow.name == spec.name)).first()
+        if found is None:
+            try:
+                return self.create_study(spec)
+            except StudyMismatchError:
+                pass  # Another process created it in between.
+        study = self.load_study(spec.name)
+        differences = decode_spec(encode_spec(spec)).differences(study.spec)
+        if differences:
+            raise messages.study_mismatch(spec.name, differences)
+        return study
+
+    def load_study(self, name: str) -> Study:
+        with self._reading() as connection:
+            study_id = self._study_id(connection, name)
+            spec = connection.execute(select(StudyRow.spec).where(StudyRow.id == study_id)).scalar_one()
+            return Study(
+                spec=decode_spec(spec),
+                trials=read_trials(connection, study_id),
+                attributes=read_attributes(connection, study_id),
+            )
+
+    def load_trial(self, study_name: str, number: int) -> Trial:
+        with self._reading() as connection:
+            return self._load_trial(connection, study_name, number)
+
+    def list_studies(self) -> list[StudySummary]:
+        with self._reading() as connection:
+            return read_summaries(connection)
+
+    def set_attribute(self, study_name: str, key: str, value: Any) -> None:
+        text = to_json(value, f"attribute {key!r}")
+        with self._writing() as connection:
+            study_id = self._study_id(connection, study_name, lock=True)
+            where = (AttributeRow.study_id == study_id, AttributeRow.key == key)
+            if connection.execute(update(AttributeRow).where(*where).values(value=text)).rowcount == 0:
+                connection.execute(insert(AttributeRow).values(study_id=study_id, key=key, value=text))
+
+    def set_note(self, study_name: str, number: int, key: str, value: Any) -> None:
+        note = json.loads(to_json(value, f"note {key!r}"))
+        with self._writing() as connection:
+            study_id = self._study_id(connection, study_name)
+            statement = select(TrialRow.id, TrialRow.notes).where(
+                TrialRow.study_id == study_id, TrialRow.number == number
+            )
+            row = connection.execute(statement.with_for_update(key_share=True)).first()
+            if row is None:
+                raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
+            text = to_json({**json.loads(row.notes), key: note}, "notes")
+            connection.execute(update(TrialRow).where(TrialRow.id == row.id).values(notes=text))
+
+    def add_trial(self, study_name: str, draft: TrialDraft, *, number: int | None = None) -> Trial:
+        params = None if draft.params is None else to_json(dict(draft.params), "params")
+        values = draft_values(draft, encode_configuration(draft.configuration), params)
+        with self._writing() as connection:
+            study_id = self._study_id(connection, study_name, lock=True)
+            n_trials = self._n_trials(connection, study_id)
+            if number is not None and number != n_trials:
+                raise messages.number_taken(study_name, number, n_trials)
+            if draft.parent is not None and not 0 <= draft.parent < n_trials:
+                raise messages.trial_not_found(study_name, draft.parent, n_trials)
+            identity = [
+                getattr(TrialRow, name) == values[name]
+                for name in ("role", "fingerprint", "train_examples", "epochs", "seed")
+            ]
+            statement = select(TrialRow.number).where(TrialRow.study_id == study_id, *identity)
+            taken = connection.execute(statement).scalar_one_or_none()
+            if taken is not None:
+                raise messages.identity_taken(study_name, taken)
+            connection.execute(
+                insert(TrialRow).values(
+                    **values,
+                    study_id=study_id,
+                    number=n_trials,
+                    state=TrialState.WAITING.value,
+                    attempts=0,
+                    created_at=self._now(connection),
+                    notes="{}",
+                )
+            )
+            return self._load_trial(connection, study_name, n_trials)
+
+    def claim_trial(
+        self,
+        study_name: str,
+        worker: str,
+        *,
+        lease_s: float,
+        kinds: Collection[TrialKind] | None = None,
+        numbers: Collection[int] | None = None,
+    ) -> Trial | None:
+        messages.check_claim(worker, lease_s)
+        with self._writing() as connection:
+            study_id = self._study_id(connection, study_name)
+            statement = select(TrialRow.id, TrialRow.number).where(
+                TrialRow.study_id == study_id, TrialRow.state == TrialState.WAITING.value
+            )
+            if kinds is not None:
+                statement = statement.where(TrialRow.kind.in_([kind.value for kind in kinds]))
+            if numbers is not None:
+                statement = statement.where(TrialRow.number.in_([int(item) for item in numbers]))
+            statement = statement.order_by(TrialRow.number).limit(1)
+            row = connection.execute(statement.with_for_update(skip_locked=True, key_share=True)).first()
+            if row is None:
+                return None
+            now = self._now(connection)
+            connection.execute(
+                update(TrialRow)
+                .where(TrialRow.id == row.id)
+                .values(state=TrialState.RUNNING.value, attempts=TrialRow.attempts + 1, worker=worker, started_at=now)
+            )
+            connection.execute(
+                insert(LeaseRow).values(
+                    trial_id=row.id,
+                    worker=worker,
+                    claimed_at=now,
+                    heartbeat_at=now,
+                    expires_at=now + timedelta(seconds=lease_s),
+                )
+            )
+            return self._load_trial(connection, study_name, row.number)
+
+    def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
+        messages.check_claim(worker, lease_s)
+        with self._writing() as connection:
+            held = self._held(connection, study_name, number, worker)
+            now = self._now(connection)
+            connection.execute(
+                update(LeaseRow)
+                .where(LeaseRow.id == held.lease_id)
+                .values(heartbeat_at=now, expires_at=now + timedelta(seconds=lease_s))
+            )
+
+    def add_point(self, study_name: str, number: int, worker: str, point: CurvePoint) -> None:
+        check_point(point)
+        values = {
+            "epoch": float(point.epoch),
+            "wall_time_s": float(point.wall_time_s),
+            "metrics": to_json(dict(point.metrics), "metrics"),
+        }
+        key = {"step": int(point.step)}
+        with self._writing() as connection:
+            held = self._held(connection, study_name, number, worker)
+            where = (CurvePointRow.lease_id == held.lease_id, CurvePointRow.step == key["step"])
+            if connection.execute(update(CurvePointRow).where(*where).values(**values)).rowcount == 0:
+                connection.execute(insert(CurvePointRow).values(lease_id=held.lease_id, **key, **values))
+
+    def complete_trial(
+        self,
+        study_name: str,
+        number: int,
+        worker: str,
+        measurements: Sequence[Measurement],
+        state: TrialState = TrialState.COMPLETE,
+    ) -> Trial:
+        check_completion(state, measurements)
+        rows = [measurement_values(item) for item in measurements]
+        with self._writing() as connection:
+            held = self._held(connection, study_name, number, worker)
+            if rows:
+                connection.execute(insert(MeasurementRow), [{"trial_id": held.trial_id, **row} for row in rows])
+            self._finish(connection, held, state=state.value)
+            return self._load_trial(connection, study_name, number)
+
+    def fail_trial(self, study_name: str, number: int, worker: str, failure: Failure) -> Trial:
+        with self._writing() as connection:
+            held = self._held(connection, study_name, number, worker)
+            self._finish(connection, held, **failure_values(failure))
+            return self._load_trial(connection, study_name, number)
+
+    def release_trial(self, study_name: str, number: int, worker: str) -> None:
+        with self._writing() as connection:
+            held = self._held(connection, study_name, number, worker)
+            self._end_lease(connection, held.lease_id, "released", self._now(connection))
+            connection.execute(
+                update(TrialRow)
+                .where(TrialRow.id == held.trial_id)
+                .values(state=TrialState.WAITING.value, attempts=TrialRow.attempts - 1, started_at=None)
+            )
+
+    def release_expired(
+        self, study_name: str, *, max_attempts: int = 3, dead_workers: Collection[str] = ()
+    ) -> list[int]:
+        messages.check_max_attempts(max_attempts)
+        ended = []
+        with self._writing() as connection:
+            study_id = self._study_id(connection, study_name)
+            now = self._now(connection)
+            statement = (
+                select(TrialRow.id, TrialRow.number, TrialRow.attempts, LeaseRow.id.label("lease_id"), LeaseRow.worker)
+                .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
+                .where(TrialRow.study_id == study_id, LeaseRow.ended_at.is_(None))
+                .where((LeaseRow.expires_at <= now) | LeaseRow.worker.in_(list(dead_workers)))
+                .order_by(TrialRow.number)
+            )
+            # A trial that somebody is writing to at this moment is alive: it is passed over.
+            locked = statement.with_for_update(skip_locked=True, of=[TrialRow, LeaseRow])
+            for row in connection.execute(locked).all():
+                self._end_lease(connection, row.lease_id, "lost", now)
+                values: dict[str, Any] = {"state": TrialState.WAITING.value, "started_at": None}
+                if row.attempts >= max_attempts:
+                    values = {**failure_values(messages.lost_worker(row.worker, row.attempts)), "finished_at": now}
+                connection.execute(update(TrialRow).where(TrialRow.id == row.id).values(**values))
+                ended.append(row.number)
+        return ended
+
+    def running_workers(self, study_name: str) -> dict[int, str]:
+        with self._reading() as connection:
+            study_id = self._study_id(connection, study_name)
+            statement = (
+                select(TrialRow.number, LeaseRow.worker)
+                .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
+                .where(TrialRow.study_id == study_id, LeaseRow.ended_at.is_(None))
+                .order_by(TrialRow.number)
+            )
+            return {row.number: row.worker for row in connection.execute(statement)}
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with translated_errors(self._url), self._write_engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translated_errors(self._url), self._read_engine.begin() as connection:
+            yield connection
+
+    def _now(self, connection: Connection) -> datetime:
+        if self._clock is not None:
+            return self._clock()
+        if self._is_sqlite:
+            return utc_now()
+        moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return moment
+
+    def _study_id(self, connection: Connection, name: str, *, lock: bool = False) -> int:
+        statement = select(StudyRow.id).where(StudyRow.name == name)
+        found = connection.execute(statement.with_for_update(key_share=True) if lock else statement).scalar()
+        if found is None:
+            names = connection.execute(select(StudyRow.name).order_by(StudyRow.id)).scalars()
+            raise messages.study_not_found(name, names, self.url)
+        return found
+
+    def _n_trials(self, connection: Connection, study_id: int) -> int:
+        # Numbers have no gaps, so the largest one tells.
+        largest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)).scalar()
+        return 0 if largest is None else largest + 1
+
+    def _load_trial(self, connection: Connection, study_name: str, number: int) -> Trial:
+        study_id = self._study_id(connection, study_name)
+        found = read_trials(connection, study_id, number)
+        if not found:
+            raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
+        return found[0]
+
+    def _held(self, connection: Connection, study_name: str, number: int, worker: str) -> _Held:
+        """Lock the trial and make sure that the worker holds it."""
+        study_id = self._study_id(connection, study_name)
+        trial = connection.execute(
+            select(TrialRow.id, TrialRow.state)
+            .where(TrialRow.study_id == study_id, TrialRow.number == number)
+            .with_for_update(key_share=True)
+        ).first()
+        if trial is None:
+            raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
+        lease = connection.execute(
+            select(LeaseRow.id, LeaseRow.worker).where(LeaseRow.trial_id == trial.id, LeaseRow.ended_at.is_(None))
+        ).first()
+        if lease is None or lease.worker != worker:
+            holder = None if lease is None else lease.worker
+            raise messages.not_held(study_name, number, worker, TrialState(trial.state), holder)
+        return _Held(trial.id, lease.id)
+
+    def _finish(self, connection: Connection, held: _Held, **values: Any) -> None:
+        now = self._now(connection)
+        self._end_lease(connection, held.lease_id, "finished", now)
+        connection.execute(update(TrialRow).where(TrialRow.id == held.trial_id).values(**values, finished_at=now))
+
+    @staticmethod
+    def _end_lease(connection: Connection, lease_id: int, outcome: str, now: datetime) -> None:
+        connection.execute(update(LeaseRow).where(LeaseRow.id == lease_id).values(ended_at=now, outcome=outcome))
+
+
+def open_store(url: str | Path, *, busy_timeout_s: float = 30.0, create: bool = True) -> SqlStore:
+    """Open the database at a path or URL; see `SqlStore`."""
+    return SqlStore(url, busy_timeout_s=busy_timeout_s, create=create)
