@@ -55,8 +55,9 @@ def encode_configuration(configuration: Configuration) -> str:
     return to_json(configuration.to_dict(), "the configuration")
 
 
+@lru_cache(maxsize=4096)
 def decode_configuration(text: str) -> Configuration:
-    """Inverse of `encode_configuration`."""
+    """Inverse of `encode_configuration`; configurations are immutable, so one may serve many readers."""
     data = json.loads(text)
     placements = tuple(
         _placement(item["layer"], item["part"], item["type"], item["size"], *_hashable(item["options"]))
@@ -66,6 +67,8 @@ def decode_configuration(text: str) -> Configuration:
 
 
 def _hashable(options: dict[str, OptionValue]) -> tuple[tuple[tuple[str, OptionValue], ...], tuple[type, ...]]:
+    if not options:
+        return (), ()
     # True == 1 == 1.0 as a cache key, but they are different options: the types join the key.
     items = tuple(sorted(options.items()))
     return items, tuple(type(value) for _, value in items)
@@ -148,7 +151,7 @@ def decode_predictions(data: bytes | None) -> tuple[float, ...] | None:
     values.frombytes(zlib.decompress(data[1:]))
     if sys.byteorder == "big":
         values.byteswap()
-    return tuple(float(value) for value in values)
+    return tuple(map(float, values))
 
 
 def check_completion(state: TrialState, measurements: Sequence[Measurement]) -> None:

@@ -154,7 +154,7 @@ class LeaseRow(Base):
         ),
         CheckConstraint("outcome IN ('finished', 'released', 'lost')", name="outcome"),
         CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="ended"),
-        CheckConstraint("expires_at > heartbeat_at", name="expiry"),
+        CheckConstraint("expires_at >= heartbeat_at", name="expiry"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

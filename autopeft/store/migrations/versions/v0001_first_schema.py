@@ -97,7 +97,7 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(length=16), nullable=True),
         sa.CheckConstraint("outcome IN ('finished', 'released', 'lost')", name=op.f("ck_leases_outcome")),
         sa.CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name=op.f("ck_leases_ended")),
-        sa.CheckConstraint("expires_at > heartbeat_at", name=op.f("ck_leases_expiry")),
+        sa.CheckConstraint("expires_at >= heartbeat_at", name=op.f("ck_leases_expiry")),
         sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name=op.f("fk_leases_trial_id_trials")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_leases")),
     )
