@@ -20,6 +20,8 @@ from autopeft.tasks._splits import Examples, carve
 from autopeft.tasks._task import CLASSIFICATION, REGRESSION, Task
 
 HUB_ID = "nyu-mll/glue"
+#: How the source of a task that came from the hub begins.
+HUB_PREFIX = "hub:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +191,11 @@ def load_glue(
     """
     task = GLUE[key]
     if data_dir is None:
-        train, report, source = *_read_hub(key, task), f"hub:{HUB_ID}/{key}"
+        train, report, source = *_read_hub(key, task), f"{HUB_PREFIX}{HUB_ID}/{key}"
     else:
         folder = _find_folder(key, task, data_dir)
         train, report = (_read_official(folder / name, task) for name in ("train.tsv", task.report_file))
-        source = str(folder.resolve())
+        source = str(folder.absolute())
     n_search = max(1, min(round(search_fraction * len(train)), max_search_examples))
     (search_rows,), rest = carve(train, [n_search], seed=seed, exclude=report.keys())
     n_train = max(1, round(train_fraction * len(train)))
@@ -207,7 +209,12 @@ def load_glue(
         train=train.take(rest[:n_train]),
         search=train.take(search_rows),
         report=report.take(range(len(report))),
-        options={"train_fraction": train_fraction, "search_fraction": search_fraction, "split_seed": seed},
+        options={
+            "train_fraction": train_fraction,
+            "search_fraction": search_fraction,
+            "max_search_examples": max_search_examples,
+            "split_seed": seed,
+        },
     )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autopeft.exceptions import TaskError, UnknownNameError
 from autopeft.objectives import Direction
-from autopeft.tasks._glue import GLUE, HUB_ID, load_glue
+from autopeft.tasks._files import load_file
+from autopeft.tasks._glue import GLUE, HUB_ID, HUB_PREFIX, load_glue
 from autopeft.tasks._metrics import directions
+from autopeft.tasks._readers import READERS
 from autopeft.tasks._stdlib import METRICS as STDLIB_METRICS
 from autopeft.tasks._stdlib import load_topics
-from autopeft.tasks._task import CLASSIFICATION, Task
+from autopeft.tasks._task import CLASSIFICATION, KINDS, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,22 @@ def list_tasks() -> tuple[TaskDescription, ...]:
     return tuple(TASKS[name] for name in sorted(TASKS))
 
 
+_HIGHEST_FRACTIONS = {"train_fraction": 1.0, "search_fraction": 0.5, "report_fraction": 0.4}
+_LOWEST_COUNTS = {"max_search_examples": 1, "max_report_examples": 1, "seed": 0}
+
+
+def _check_fractions(**fractions: float) -> None:
+    for name, value in fractions.items():
+        if not 0 < value <= _HIGHEST_FRACTIONS[name]:
+            raise TaskError(f"{name} must lie in (0, {_HIGHEST_FRACTIONS[name]:g}], but got {value:g}.")
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < _LOWEST_COUNTS[name]:
+            raise TaskError(f"{name} must be at least {_LOWEST_COUNTS[name]}, but got {value}.")
+
+
 def load_task(
     name: str,
     *,
@@ -101,13 +120,12 @@ def load_task(
         UnknownNameError: If the name is neither registered nor an existing file.
         TaskError: If the data cannot be used.
     """
-    for argument, value, high in (
-        ("train_fraction", train_fraction, 1.0),
-        ("search_fraction", search_fraction, 0.5),
-        ("report_fraction", report_fraction, 0.4),
-    ):
-        if not 0 < value <= high:
-            raise TaskError(f"{argument} must lie in (0, {high:g}], but got {value:g}.")
+    _check_fractions(train_fraction=train_fraction, search_fraction=search_fraction, report_fraction=report_fraction)
+    _check_counts(max_search_examples=max_search_examples, max_report_examples=max_report_examples, seed=seed)
+    if kind is not None and kind not in KINDS:
+        raise UnknownNameError("kind", kind, KINDS)
+    if name in TASKS and (text_columns or label_column or kind):
+        raise TaskError(f"{name} has its own columns and kind; --text-column, --label-column and --kind are for files.")
     if name == "stdlib/topics":
         return load_topics(train_fraction=train_fraction, seed=seed)
     if name in TASKS:
@@ -119,4 +137,57 @@ def load_task(
             max_search_examples=max_search_examples,
             seed=seed,
         )
-    raise UnknownNameError("task", name, TASKS)
+    path = Path(name).expanduser()
+    if path.suffix.lower() in READERS or path.exists():
+        return load_file(
+            path,
+            text_columns=text_columns,
+            label_column=label_column,
+            kind=kind,
+            train_fraction=train_fraction,
+            search_fraction=search_fraction,
+            report_fraction=report_fraction,
+            max_search_examples=max_search_examples,
+            max_report_examples=max_report_examples,
+            seed=seed,
+        )
+    raise UnknownNameError(
+        "task", name, TASKS, f"A file of your own is named by its path; it must exist and end in {', '.join(READERS)}."
+    )
+
+
+def reload_task(settings: Mapping[str, Any]) -> Task:
+    """Load the task of a study again.
+
+    Args:
+        settings: What `Task.settings` gave.
+
+    Raises:
+        TaskError: If its data cannot be found any more, or have changed since.
+    """
+    name, source = str(settings["name"]), str(settings["source"])
+    options = {
+        key: settings[key]
+        for key in (
+            "text_columns",
+            "label_column",
+            "train_fraction",
+            "search_fraction",
+            "report_fraction",
+            "max_search_examples",
+            "max_report_examples",
+        )
+        if key in settings
+    }
+    if name not in TASKS:
+        task = load_task(source, kind=settings["kind"], seed=settings["split_seed"], **options)
+    else:
+        data_dir = Path(source).parent if name.startswith("glue/") and not source.startswith(HUB_PREFIX) else None
+        task = load_task(name, data_dir=data_dir, seed=settings["split_seed"], **options)
+    if task.content_hash != settings["content_hash"]:
+        raise TaskError(
+            f"the data of {name} ({source}) are not those of the study any more: their content hash is "
+            f"{task.content_hash[:12]}, the study's is {settings['content_hash'][:12]}. Restore the data, or start "
+            f"a new study."
+        )
+    return task

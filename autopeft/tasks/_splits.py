@@ -85,8 +85,8 @@ def carve(
     """Carve held-out parts from the rows, and order what remains for training.
 
     Rows with the same text form a group; a group stands in one part only. Held-out parts take one row per group, so
-    nothing is counted twice when scoring; what remains keeps its repetitions. One group of each stratum is kept back,
-    so that every class can be learned.
+    nothing is counted twice when scoring; what remains keeps its repetitions. One group of each class is kept back, so
+    that every class can be learned.
 
     Args:
         examples: The rows.
@@ -106,7 +106,8 @@ def carve(
     members = list(groups.values())
     rng = np.random.default_rng([seed, 0])
     order = stratified_order(np.array([strata[rows[0]] for rows in members], dtype=np.int64), rng)
-    kept_back = {int(strata[members[index][0]]): int(index) for index in order}
+    is_class = examples.targets.dtype == np.int64
+    kept_back = {int(strata[members[index][0]]): int(index) for index in order} if is_class else {}
     reserved = set(kept_back.values())
     candidates = [int(index) for index in order if index not in reserved]
 
