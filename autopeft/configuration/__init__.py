@@ -1,5 +1,7 @@
 """What can be searched: configurations, their shapes and costs, and search spaces. No torch."""
 
+from autopeft.configuration._bound import BoundSpace
+from autopeft.configuration._budget import parse_budget
 from autopeft.configuration._configuration import (
     BLOCK_PARTS,
     LINEAR_PARTS,
@@ -11,6 +13,8 @@ from autopeft.configuration._configuration import (
     Site,
     layer_ranges,
 )
+from autopeft.configuration._parse import parse_search_space
+from autopeft.configuration._profiles import PROFILES, profile_sizes
 from autopeft.configuration._shapes import (
     BackboneShapes,
     LayerShape,
@@ -20,22 +24,51 @@ from autopeft.configuration._shapes import (
     NormShape,
     parameter_count,
 )
+from autopeft.configuration._space import (
+    Condition,
+    LayerRule,
+    ModuleRule,
+    Parameter,
+    ParameterKind,
+    Params,
+    PartsRule,
+    SearchSpace,
+    SizeRule,
+)
+from autopeft.configuration._yaml import SearchSpaceInfo, list_search_spaces, load_search_space
 
 __all__ = [
     "BLOCK_PARTS",
     "LINEAR_PARTS",
     "PARTS",
+    "PROFILES",
     "BackboneShapes",
+    "BoundSpace",
+    "Condition",
     "Configuration",
+    "LayerRule",
     "LayerShape",
     "LinearShape",
+    "ModuleRule",
     "ModuleSpec",
     "ModuleType",
     "ModuleTypes",
     "NormShape",
     "OptionValue",
+    "Parameter",
+    "ParameterKind",
+    "Params",
+    "PartsRule",
     "Placement",
+    "SearchSpace",
+    "SearchSpaceInfo",
     "Site",
+    "SizeRule",
     "layer_ranges",
+    "list_search_spaces",
+    "load_search_space",
     "parameter_count",
+    "parse_budget",
+    "parse_search_space",
+    "profile_sizes",
 ]

@@ -1,0 +1,248 @@
+"""A search space bound to a backbone and a budget: what samplers draw from and the search compiles with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from autopeft.configuration._compile import PlannedModule, assemble, at_size_one, plan, shrink
+from autopeft.configuration._configuration import Configuration, OptionValue
+from autopeft.configuration._draw import Drawer
+from autopeft.configuration._expand import Point, expand, holds, plain
+from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, parameter_count
+from autopeft.configuration._smallest import smallest_point
+from autopeft.configuration._space import Parameter, Params, SearchSpace
+from autopeft.exceptions import BudgetError, ConfigurationError, InfeasibleError
+
+#: Draws before a space counts as having no feasible point.
+_MAX_DRAWS = 10_000
+#: Compiled points kept; a sampler's local search asks for the same points again and again.
+_MAX_COMPILED = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundSpace:
+    """A search space on a backbone, under a budget.
+
+    A point is a flat dict of values by dimension name. Only active dimensions matter: two points that differ in
+    inactive ones, or that expand to the same modules, compile to the same configuration.
+
+    Args:
+        space: What can be searched.
+        shapes: The backbone's shapes.
+        module_types: `autopeft.modules.MODULES`.
+        budget: Cap on trainable PEFT parameters, task head excluded; None for no cap.
+        parameters: The dimensions, vectors expanded over the layers, parents before children. Derived.
+    """
+
+    space: SearchSpace
+    shapes: BackboneShapes
+    module_types: ModuleTypes = field(repr=False)
+    budget: int | None = None
+    parameters: tuple[Parameter, ...] = field(init=False, repr=False, compare=False)
+    _by_name: dict[str, Parameter] = field(init=False, repr=False, compare=False)
+    _declared: dict[str, Parameter] = field(init=False, repr=False, compare=False)
+    _drawer: Drawer = field(init=False, repr=False, compare=False)
+    _counts: dict[tuple[str, int, str, int | None], int] = field(init=False, repr=False, compare=False)
+    _compiled: dict[tuple[Any, ...], Configuration | str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parameters = expand(self.space, self.shapes.n_layers)
+        derived = {
+            "parameters": parameters,
+            "_by_name": {item.name: item for item in parameters},
+            "_declared": {item.name: item for item in self.space.parameters},
+            "_drawer": Drawer.make(self.space, parameters),
+            "_counts": {},
+            "_compiled": {},
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+    def active(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of the dimensions that matter at a point, in the order of `parameters`."""
+        seen: dict[str, Any] = {}
+        names = []
+        for item in self.parameters:
+            if holds(item.condition, seen):
+                names.append(item.name)
+                if item.name in params:
+                    seen[item.name] = plain(params[item.name])
+        return tuple(names)
+
+    def canonical(self, params: Mapping[str, Any]) -> dict[str, OptionValue]:
+        """The point with inactive dimensions dropped and values in their own Python types.
+
+        Raises:
+            ConfigurationError: If a name is unknown, or an active value is missing or outside its domain.
+        """
+        problems = [f"unknown parameter {name!r}" for name in params if name not in self._by_name]
+        point: dict[str, OptionValue] = {}
+        for item in self.parameters:
+            if not holds(item.condition, point):
+                continue
+            value = plain(params.get(item.name))
+            if item.contains(value):
+                point[item.name] = _typed(item, value)
+            elif item.name in params:
+                problems.append(f"{item.name} must be {item.domain}, but got {value!r}")
+            else:
+                problems.append(f"{item.name} is missing")
+        if problems:
+            raise ConfigurationError(f"not a point of search space {self.space.name}: {'; '.join(problems)}.")
+        return point
+
+    def contains(self, params: Mapping[str, Any]) -> bool:
+        """Whether every active dimension has a value of its domain and no name is unknown; feasible or not."""
+        try:
+            self.canonical(params)
+        except ConfigurationError:
+            return False
+        return True
+
+    def draw(self, rng: np.random.Generator) -> dict[str, OptionValue]:
+        """One random point, feasible or not; see `sample` for the distribution."""
+        return self.canonical(self._drawer.draw(rng))
+
+    def sample(self, rng: np.random.Generator) -> dict[str, OptionValue]:
+        """One random feasible point, active dimensions only.
+
+        Numbers are uniform on their scale. Bits that gate layers are drawn by first drawing how many are set,
+        uniformly: independent coin flips would concentrate at half the layers. Switches of module families are drawn
+        by first drawing how many are on, k with probability proportional to 1 / k: few families share a budget better.
+
+        Args:
+            rng: The only source of randomness.
+
+        Returns:
+            A canonical point that `compile` accepts.
+
+        Raises:
+            InfeasibleError: If 10,000 draws bring no feasible point.
+        """
+        for _ in range(_MAX_DRAWS):
+            params = self.draw(rng)
+            if self.is_feasible(params):
+                return params
+        raise InfeasibleError(
+            f"search space {self.space.name}: {_MAX_DRAWS:,} random points and none within {self._budget_words()}; "
+            "raise --budget."
+        )
+
+    def compile(self, params: Mapping[str, Any]) -> Configuration:
+        """Expand a point to its canonical configuration, within the budget.
+
+        Raises:
+            ConfigurationError: If `params` is no point of the space.
+            InfeasibleError: If nothing would be tuned, or the budget cannot be kept.
+        """
+        result = self._compile(self.canonical(params))
+        if isinstance(result, str):
+            raise InfeasibleError(result)
+        return result
+
+    def is_feasible(self, params: Mapping[str, Any]) -> bool:
+        """Whether `compile` would accept a point of the space."""
+        return not isinstance(self._compile(self.canonical(params)), str)
+
+    def parameter_count(self, configuration: Configuration) -> int:
+        """Trainable parameters of a configuration on this backbone, task head excluded: exact."""
+        return parameter_count(configuration, self.shapes, self.module_types)
+
+    def smallest(self) -> Configuration:
+        """A configuration of the space with the fewest parameters, whatever the budget.
+
+        Raises:
+            InfeasibleError: If no point of the space has a site on this backbone.
+        """
+        found = smallest_point(self.space, self.parameters, self.shapes, self._least_cost)
+        if found is None:
+            raise InfeasibleError(
+                f"search space {self.space.name} has no module with a site on a {self.shapes.architecture} backbone."
+            )
+        values = self.canonical(found)
+        return assemble(self._least_modules(values), self._learning_rate(values))
+
+    def check_budget(self) -> None:
+        """Refuse a budget that no configuration keeps.
+
+        Raises:
+            BudgetError: If the smallest configuration is larger; the message says which it is.
+            InfeasibleError: If the space has no configuration on this backbone at all.
+        """
+        smallest = self.smallest()
+        least = self.parameter_count(smallest)
+        if self.budget is not None and least > self.budget:
+            words = smallest.describe().rpartition(", lr")[0]
+            raise BudgetError(
+                f"the budget of {self.budget:,} parameters is smaller than the smallest configuration of search space "
+                f"{self.space.name} on this backbone: {words} needs {least:,} parameters; use --budget {least} or more."
+            )
+
+    def _compile(self, point: dict[str, OptionValue]) -> Configuration | str:
+        """The configuration of a canonical point, or why there is none."""
+        key = tuple(point.items())
+        found = self._compiled.get(key)
+        if found is None:
+            if len(self._compiled) >= _MAX_COMPILED:
+                self._compiled.clear()
+            try:
+                found = self._build(point)
+            except InfeasibleError as error:
+                found = str(error)
+            self._compiled[key] = found
+        return found
+
+    def _plan(self, values: Params) -> list[PlannedModule]:
+        """The modules of a canonical point that have a site on this backbone, the budget not yet applied."""
+        point = Point(declared=self._declared, values=values, n_layers=self.shapes.n_layers)
+        return [item for item in plan(self.space, self.shapes, point) if self._count(item) > 0]
+
+    def _build(self, values: Params) -> Configuration:
+        modules = self._plan(values)
+        if not modules:
+            raise InfeasibleError("the point tunes nothing: no module is switched on at a site of this backbone.")
+        if self.budget is not None:
+            if self.space.budget == "scale":
+                modules = shrink(modules, self.budget, self._count)
+            elif (total := sum(map(self._count, modules))) > self.budget:
+                raise InfeasibleError(f"the point needs {total:,} parameters, but the budget is {self.budget:,}.")
+        return assemble(modules, self._learning_rate(values))
+
+    def _learning_rate(self, values: Params) -> float:
+        rate = self.space.learning_rate
+        chosen = values[rate] if isinstance(rate, str) else rate
+        # Three digits: two rates closer than that are the same experiment.
+        return float(f"{float(chosen):.3g}")
+
+    def _least_modules(self, values: Params) -> list[PlannedModule]:
+        """A point's modules, as small as the budget rule could make them."""
+        modules = self._plan(values)
+        return modules if self.space.budget == "reject" else at_size_one(modules)
+
+    def _least_cost(self, params: dict[str, OptionValue]) -> int | None:
+        modules = self._least_modules(self.canonical(params))
+        return sum(map(self._count, modules)) if modules else None
+
+    def _count(self, item: PlannedModule) -> int:
+        key = (item.rule.name, item.layer, item.part, item.size)
+        found = self._counts.get(key)
+        if found is None:
+            kind = self.module_types[item.rule.type]
+            found = self._counts[key] = kind.parameter_count(item.spec, item.site, self.shapes)
+        return found
+
+    def _budget_words(self) -> str:
+        return "no budget" if self.budget is None else f"the budget of {self.budget:,} parameters"
+
+
+def _typed(parameter: Parameter, value: OptionValue) -> OptionValue:
+    if parameter.type == "int":
+        return int(value)
+    if parameter.type == "float":
+        return math.nan if isinstance(value, str) else float(value)
+    return value

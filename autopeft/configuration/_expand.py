@@ -1,0 +1,102 @@
+"""Binding vector parameters to a number of layers, and reading a point layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autopeft.configuration._configuration import OptionValue
+from autopeft.configuration._space import Condition, Parameter, Params, SearchSpace, same_value
+
+
+def n_entries(parameter: Parameter, n_layers: int) -> int:
+    """How many dimensions a declared parameter has on a backbone of `n_layers` layers."""
+    if parameter.layer_groups is not None:
+        return min(parameter.layer_groups, n_layers)
+    return n_layers if parameter.per_layer else 1
+
+
+def entry_name(parameter: Parameter, layer: int, n_layers: int) -> str:
+    """Name of the dimension that speaks for a layer; groups are runs of layers, as equal as possible."""
+    if not parameter.is_vector:
+        return parameter.name
+    return f"{parameter.name}_{layer * n_entries(parameter, n_layers) // n_layers}"
+
+
+def expand(space: SearchSpace, n_layers: int) -> tuple[Parameter, ...]:
+    """All dimensions of a space on a backbone, parents before children."""
+    declared = {item.name: item for item in space.parameters}
+    dimensions: list[Parameter] = []
+    for parameter in space.parameters:
+        if not parameter.is_vector:
+            dimensions.append(parameter)
+            continue
+        dimensions += [
+            replace(
+                parameter,
+                name=f"{parameter.name}_{index}",
+                condition=_condition_at(parameter.condition, declared, index),
+                per_layer=False,
+                layer_groups=None,
+                vector=parameter.name,
+            )
+            for index in range(n_entries(parameter, n_layers))
+        ]
+    return tuple(dimensions)
+
+
+def _condition_at(condition: Condition | None, declared: Mapping[str, Parameter], index: int) -> Condition | None:
+    """The condition of entry `index` of a vector: vector parents are read at the same entry."""
+    if condition is None:
+        return None
+    return Condition(
+        terms=tuple(
+            (f"{name}_{index}" if declared[name].is_vector else name, values) for name, values in condition.terms
+        )
+    )
+
+
+def holds(condition: Condition | None, values: Params) -> bool:
+    """Whether a condition holds in a dict that has active dimensions only."""
+    if condition is None:
+        return True
+    return all(
+        name in values and any(same_value(values[name], allowed) for allowed in choices)
+        for name, choices in condition.terms
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A canonical point, read by declared name and layer.
+
+    Args:
+        declared: Declared parameters by name.
+        values: Values of the active dimensions.
+        n_layers: Layers of the backbone.
+    """
+
+    declared: Mapping[str, Parameter]
+    values: Params
+    n_layers: int
+
+    def value(self, name: str, layer: int = 0) -> Any:
+        """Value of a declared parameter at a layer; the parser made sure that it is active where it is asked for."""
+        return self.values[entry_name(self.declared[name], layer, self.n_layers)]
+
+    def holds(self, condition: Condition | None, layer: int) -> bool:
+        """Whether a condition on declared parameters holds at a layer."""
+        if condition is None:
+            return True
+        at_layer = tuple(
+            (entry_name(self.declared[name], layer, self.n_layers), choices) for name, choices in condition.terms
+        )
+        return holds(Condition(terms=at_layer), self.values)
+
+
+def plain(value: Any) -> OptionValue:
+    """A NumPy scalar as the Python value it stands for; everything else unchanged."""
+    item = getattr(value, "item", None)
+    result: OptionValue = item() if callable(item) else value
+    return result

@@ -1,0 +1,331 @@
+"""From the file format of a search space to a `SearchSpace`, with every mistake reported at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, Literal, cast
+
+from autopeft.configuration._activity import Requirements, always_active, condition_requirements, parameter_requirements
+from autopeft.configuration._configuration import PARTS, OptionValue
+from autopeft.configuration._parse_parameters import parse_condition, parse_parameters
+from autopeft.configuration._profiles import PROFILES
+from autopeft.configuration._reader import Reader, describe, join, nearest
+from autopeft.configuration._shapes import ModuleTypes
+from autopeft.configuration._space import LayerRule, ModuleRule, Parameter, PartsRule, SearchSpace, SizeRule, show
+from autopeft.exceptions import SearchSpaceError
+
+_TOP: Final = ("name", "description", "parameters", "modules", "layers", "learning_rate", "budget")
+_MODULE_KEYS: Final = ("type", "when", "size", "profile", "options")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def parse_search_space(
+    data: Any, module_types: ModuleTypes | None = None, *, source: str = "definition"
+) -> SearchSpace:
+    """Build a search space from its definition.
+
+    Args:
+        data: A mapping in the file format, for example from `SearchSpace.to_dict`.
+        module_types: `autopeft.modules.MODULES`; None takes module types and parts on trust.
+        source: What the message calls the definition.
+
+    Raises:
+        SearchSpaceError: If anything is wrong; the message lists every mistake with its key.
+    """
+    reader = Reader()
+    space = _Parser(reader, module_types).space(data)
+    if reader.problems or space is None:
+        raise SearchSpaceError(source, dict.fromkeys(reader.problems))
+    return space
+
+
+def _words(value: Any, *, is_parameters: bool = False) -> Iterator[str]:
+    """Every text in a definition except the names that the ``parameters`` section declares."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _words(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(name, str) and not is_parameters:
+                yield name
+            yield from _words(item, is_parameters=name == "parameters")
+
+
+class _Parser:
+    """One parse; sections refer to the parameters that were read before them."""
+
+    def __init__(self, reader: Reader, module_types: ModuleTypes | None) -> None:
+        self._reader = reader
+        self._module_types = module_types
+        self._parameters: dict[str, Parameter] = {}
+        #: Names as written, broken ones included, so that one mistake is not reported twice.
+        self._declared: set[str] = set()
+
+    def space(self, data: Any) -> SearchSpace | None:
+        reader = self._reader
+        top = reader.mapping("", data, required=_TOP, optional=()) if isinstance(data, dict) else {}
+        if not isinstance(data, dict):
+            reader.problem("(top level)", f"must be a mapping with {', '.join(_TOP)}, but got {describe(data)}.")
+            return None
+        name = reader.text("name", top["name"]) if "name" in top else None
+        if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+            reader.problem("name", f"must consist of lower-case letters, digits, - and _, but got {name!r}.")
+        description = reader.text("description", top["description"]) if "description" in top else None
+        if "parameters" in top:
+            self._declared = set(top["parameters"]) if isinstance(top["parameters"], dict) else set()
+            self._parameters = parse_parameters(reader, top["parameters"])
+            for item in self._parameters.values():
+                if item.name in PROFILES:
+                    reader.problem(f"parameters.{item.name}", "has the name of a depth profile; choose another.")
+        modules = self._modules(top["modules"]) if "modules" in top else ()
+        layers = self._layers("layers", top["layers"], {}) if "layers" in top else None
+        rate = self._learning_rate(top["learning_rate"]) if "learning_rate" in top else None
+        budget = reader.one_of("budget", top["budget"], ("scale", "reject"), "rule") if "budget" in top else None
+        if "modules" in top and "layers" in top and "learning_rate" in top:
+            mentioned = set(_words({name: item for name, item in top.items() if name not in ("name", "description")}))
+            for unused in sorted(self._parameters.keys() - mentioned):
+                reader.problem(f"parameters.{unused}", "is used nowhere; remove it or refer to it.")
+        if name is None or description is None or layers is None or rate is None or budget is None:
+            return None
+        return SearchSpace(
+            name=name,
+            description=" ".join(description.split()),
+            parameters=tuple(self._parameters.values()),
+            modules=modules,
+            layers=layers,
+            learning_rate=rate,
+            budget=cast('Literal["scale", "reject"]', budget),
+        )
+
+    def _reference(
+        self, key: str, name: Any, kinds: tuple[str, ...], context: Requirements, *, vector: bool | None
+    ) -> Parameter | None:
+        """A parameter of one of some types that is active wherever the context holds.
+
+        Args:
+            key: Where it is referred to.
+            name: What stands there.
+            kinds: Types it may have.
+            context: What holds at that place.
+            vector: Whether it must (True) or must not (False) have a value per layer; None for either.
+        """
+        reader = self._reader
+        if not isinstance(name, str) or name not in self._declared:
+            near = nearest(name, self._declared) if isinstance(name, str) else ""
+            known = ", ".join(sorted(self._declared)) or "none"
+            reader.problem(key, f"unknown parameter {describe(name)}.{near} Known: {known}.")
+            return None
+        found = self._parameters.get(name)
+        if found is None:
+            return None
+        if found.type not in kinds:
+            reader.problem(key, f"parameter {name} must be {' or '.join(kinds)}, but is {found.type}.")
+            return None
+        if vector is not None and found.is_vector != vector:
+            rule = "needs per_layer: true or layer_groups" if vector else "must have one value, not one per layer"
+            reader.problem(key, f"parameter {name} {rule}.")
+            return None
+        if not always_active(found, context, self._parameters):
+            condition = "" if found.condition is None else found.condition.describe()
+            reader.problem(key, f"parameter {name} is not active everywhere it is needed here, only when {condition}.")
+            return None
+        return found
+
+    def _modules(self, value: Any) -> tuple[ModuleRule, ...]:
+        entries = self._reader.entries("modules", value)
+        if isinstance(value, dict) and not value:
+            self._reader.problem("modules", "must name at least one module.")
+        rules = [rule for name, item in entries.items() if (rule := self._module(name, item)) is not None]
+        for index, rule in enumerate(rules):
+            for other in rules[:index]:
+                shared = sorted(rule.parts.all_parts & other.parts.all_parts)
+                if rule.type == other.type and shared:
+                    self._reader.problem(
+                        f"modules.{rule.name}.parts",
+                        f"a site holds one {rule.type}, but {other.name} can stand at {', '.join(shared)} as well.",
+                    )
+        return tuple(rules)
+
+    def _module(self, name: str, value: Any) -> ModuleRule | None:
+        reader, key = self._reader, f"modules.{name}"
+        if not _NAME.fullmatch(name):
+            reader.problem(key, "must consist of lower-case letters, digits and _.")
+        data = reader.mapping(key, value, required=("parts",), optional=_MODULE_KEYS)
+        if not isinstance(value, dict):
+            return None
+        type_name = data.get("type", name)
+        type_key = join(key, "type") if "type" in data else key
+        kind = None
+        if self._module_types is not None:
+            found = reader.one_of(type_key, type_name, self._module_types.keys(), "module type")
+            kind = None if found is None else self._module_types[found]
+        condition = None
+        if "when" in data:
+            condition = parse_condition(reader, join(key, "when"), data["when"], self._parameters, self._declared)
+        context = condition_requirements(condition, self._parameters)
+        size = self._size(join(key, "size"), data["size"], context) if "size" in data else None
+        if kind is not None and kind.is_sized != ("size" in data):
+            rule = "is required" if kind.is_sized else "must be left out"
+            reader.problem(join(key, "size"), f"{rule}: {kind.name} {'has' if kind.is_sized else 'has no'} size.")
+        parts = self._parts(join(key, "parts"), data["parts"], context) if "parts" in data else None
+        if parts is not None and kind is not None:
+            for part in sorted(parts.all_parts & set(PARTS) - kind.parts):
+                allowed = ", ".join(item for item in PARTS if item in kind.parts)
+                reader.problem(join(key, "parts"), f"{kind.name} cannot stand at {part}; it can at {allowed}.")
+        profile = self._profile(join(key, "profile"), data["profile"], context) if "profile" in data else "flat"
+        per_layer = size is not None and size.parameter is not None and self._is_vector(size.parameter)
+        if profile != "flat" and (size is None or per_layer):
+            why = "it has a size of its own in each layer" if per_layer else "it has no size"
+            reader.problem(join(key, "profile"), f"must be flat, because {why}.")
+        options = self._options(join(key, "options"), data["options"]) if "options" in data else ()
+        if parts is None or profile is None or not isinstance(type_name, str):
+            return None
+        return ModuleRule(
+            name=name, type=type_name, parts=parts, condition=condition, size=size, profile=profile, options=options
+        )
+
+    def _is_vector(self, name: str) -> bool:
+        return name in self._parameters and self._parameters[name].is_vector
+
+    def _size(self, key: str, value: Any, context: Requirements) -> SizeRule | None:
+        reader = self._reader
+        if isinstance(value, dict):
+            data = reader.mapping(key, value, required=("hidden_size_halvings",), optional=())
+            if "hidden_size_halvings" not in data:
+                return None
+            inner = join(key, "hidden_size_halvings")
+            found = self._reference(inner, data["hidden_size_halvings"], ("int",), context, vector=None)
+            if found is not None and found.low is not None and found.low < 0:
+                reader.problem(inner, f"parameter {found.name} must not be negative, but starts at {found.low:g}.")
+            return None if found is None else SizeRule(parameter=found.name, is_halvings=True)
+        if isinstance(value, str):
+            found = self._reference(key, value, ("int",), context, vector=None)
+            if found is not None and found.low is not None and found.low < 1:
+                reader.problem(
+                    key, f"sizes start at 1 (absent is a switch), but parameter {value} starts at {found.low:g}."
+                )
+            return None if found is None else SizeRule(parameter=value)
+        constant = reader.integer(key, value, low=1)
+        return None if constant is None else SizeRule(constant=constant)
+
+    def _parts(self, key: str, value: Any, context: Requirements) -> PartsRule | None:
+        reader = self._reader
+        if isinstance(value, list):
+            return PartsRule(lists=(("", self._part_list(key, value)),))
+        if not isinstance(value, dict):
+            reader.problem(key, f"must be a list of parts or a mapping with parameter, lists; got {describe(value)}.")
+            return None
+        data = reader.mapping(key, value, required=("parameter", "lists"), optional=())
+        raw = reader.entries(join(key, "lists"), data["lists"]) if "lists" in data else {}
+        lists = tuple((name, self._part_list(join(key, f"lists.{name}"), item)) for name, item in raw.items())
+        if "parameter" not in data:
+            return None
+        chooser = self._reference(join(key, "parameter"), data["parameter"], ("categorical",), context, vector=None)
+        if chooser is None:
+            return None
+        self._same_names(join(key, "lists"), chooser, [name for name, _ in lists])
+        return PartsRule(lists=lists, parameter=chooser.name)
+
+    def _part_list(self, key: str, value: Any) -> tuple[str, ...]:
+        names = self._reader.texts(key, value)
+        # Embeddings lie outside the layers that gates and profiles speak about.
+        allowed = [part for part in PARTS if part != "embedding"]
+        known = [name for name in names if self._reader.one_of(key, name, allowed, "part") is not None]
+        return tuple(sorted(known, key=PARTS.index))
+
+    def _same_names(self, key: str, chooser: Parameter, names: list[str]) -> None:
+        """Check that a choice has exactly one entry for every value of its parameter."""
+        choices = [show(choice) for choice in chooser.choices]
+        for missing in [choice for choice in choices if choice not in names]:
+            self._reader.problem(key, f"has no entry for {missing!r}, a choice of parameter {chooser.name}.")
+        for extra in [name for name in names if name not in choices]:
+            near = nearest(extra, choices)
+            self._reader.problem(join(key, extra), f"is not a choice of parameter {chooser.name}.{near}")
+
+    def _profile(self, key: str, value: Any, context: Requirements) -> str | None:
+        if isinstance(value, str) and value in PROFILES:
+            return value
+        if not isinstance(value, str) or value not in self._declared:
+            known = [*PROFILES, *sorted(self._declared)]
+            near = nearest(value, known) if isinstance(value, str) else ""
+            self._reader.problem(
+                key,
+                f"must be a profile or a parameter that picks one, but got {describe(value)}.{near} "
+                f"Profiles: {', '.join(PROFILES)}.",
+            )
+            return None
+        chooser = self._reference(key, value, ("categorical",), context, vector=False)
+        for choice in () if chooser is None else chooser.choices:
+            self._reader.one_of(f"parameters.{value}.choices", choice, PROFILES, "profile")
+        return None if chooser is None else value
+
+    def _options(self, key: str, value: Any) -> tuple[tuple[str, OptionValue], ...]:
+        found: dict[str, OptionValue] = {}
+        for name, item in self._reader.entries(key, value).items():
+            if isinstance(item, int | float) and not isinstance(item, bool):
+                if self._reader.number(join(key, name), item) is not None:
+                    found[name] = item
+            elif isinstance(item, bool | str):
+                found[name] = item
+            else:
+                self._reader.problem(join(key, name), f"must be a single value, but got {describe(item)}.")
+        return tuple(sorted(found.items()))
+
+    def _layers(self, key: str, value: Any, context: Requirements) -> LayerRule | None:
+        reader = self._reader
+        if value == "all":
+            return LayerRule()
+        if not isinstance(value, dict):
+            reader.problem(
+                key, f"must be all, or a mapping: top_share, bits, or parameter and rules; got {describe(value)}."
+            )
+            return None
+        if "parameter" in value or "rules" in value:
+            return self._layer_choice(key, value, context)
+        data = reader.mapping(key, value, required=(), optional=("top_share", "bits", "parameter", "rules"))
+        if len(data) != 1:
+            reader.problem(key, "must have exactly one of top_share, bits, or parameter with rules.")
+            return None
+        if "bits" in data:
+            bits = self._reference(join(key, "bits"), data["bits"], ("bool",), context, vector=True)
+            return None if bits is None else LayerRule(kind="bits", parameter=bits.name)
+        inner = join(key, "top_share")
+        share = self._reference(inner, data["top_share"], ("float",), context, vector=False)
+        if share is None:
+            return None
+        if share.low is not None and share.high is not None and not (share.low > 0 and share.high <= 1):
+            reader.problem(inner, f"parameter {share.name} must lie in (0, 1], but spans {share.low} to {share.high}.")
+        return LayerRule(kind="top_share", parameter=share.name)
+
+    def _layer_choice(self, key: str, value: Any, context: Requirements) -> LayerRule | None:
+        data = self._reader.mapping(key, value, required=("parameter", "rules"), optional=())
+        if len(data) != 2:
+            return None
+        chooser = self._reference(join(key, "parameter"), data["parameter"], ("categorical",), context, vector=False)
+        rules: list[tuple[str, LayerRule]] = []
+        raw = self._reader.entries(join(key, "rules"), data["rules"])
+        for name, item in raw.items():
+            inner: Requirements = dict(context)
+            if chooser is not None:
+                inner |= parameter_requirements(chooser, self._parameters) | {chooser.name: (name,)}
+            rule = self._layers(join(key, f"rules.{name}"), item, inner)
+            rules += [] if rule is None else [(name, rule)]
+        if chooser is None:
+            return None
+        self._same_names(join(key, "rules"), chooser, list(raw))
+        return LayerRule(kind="choice", parameter=chooser.name, rules=tuple(rules))
+
+    def _learning_rate(self, value: Any) -> str | float | None:
+        key = "learning_rate"
+        if isinstance(value, str):
+            found = self._reference(key, value, ("float",), {}, vector=False)
+            if found is not None and found.low is not None and found.low <= 0:
+                self._reader.problem(key, f"must be positive, but parameter {value} starts at {found.low:g}.")
+            return None if found is None else value
+        number = self._reader.number(key, value)
+        if number is not None and number <= 0:
+            self._reader.problem(key, f"must be positive, but got {number:g}.")
+        return number

@@ -1,0 +1,304 @@
+"""Search spaces as values: typed conditional parameters and the rules that turn a point into a configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from autopeft.configuration._configuration import OptionValue
+from autopeft.exceptions import ConfigurationError
+
+ParameterKind = Literal["bool", "int", "float", "categorical"]
+Params = Mapping[str, OptionValue]
+
+
+def same_value(left: object, right: object) -> bool:
+    """Equality that keeps ``True`` apart from ``1``."""
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A conjunction: every named parameter is active and has one of the listed values.
+
+    Args:
+        terms: (parameter name, allowed values) pairs, each name once.
+    """
+
+    terms: tuple[tuple[str, tuple[OptionValue, ...]], ...]
+
+    def describe(self) -> str:
+        """The condition in words: ``"lora is true and gate is top or all"``."""
+        return " and ".join(f"{name} is {' or '.join(map(show, values))}" for name, values in self.terms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``when`` of the file format."""
+        return {name: values[0] if len(values) == 1 else list(values) for name, values in self.terms}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One dimension of a search space, or a vector of them over the layers.
+
+    Args:
+        name: Lower-case identifier.
+        type: ``bool``, ``int``, ``float`` or ``categorical``.
+        low: Smallest value of a number; None for the other types.
+        high: Largest value of a number, included; None for the other types.
+        log: Whether a number is searched on a logarithmic scale.
+        choices: Values of a categorical.
+        condition: When it matters; None for always.
+        per_layer: Whether there is one value per layer.
+        layer_groups: One value per group of consecutive layers, at most this many groups; None for no groups.
+        vector: Name of the declared parameter that an expanded one belongs to; None for all others.
+    """
+
+    name: str
+    type: ParameterKind
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[OptionValue, ...] = ()
+    condition: Condition | None = None
+    per_layer: bool = False
+    layer_groups: int | None = None
+    vector: str | None = None
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise ConfigurationError(f"parameter {self.name}: {problem}")
+
+    def _problems(self) -> list[str]:
+        if self.type not in ("int", "float"):
+            empty = self.type == "categorical" and not self.choices
+            return ["`choices` must not be empty."] if empty else []
+        if self.low is None or self.high is None or not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return [f"`low` and `high` must be finite numbers, but got {self.low} and {self.high}."]
+        if self.low >= self.high:
+            return [f"`low < high` must hold, but got {self.low} and {self.high}."]
+        if self.log and self.low <= 0:
+            return [f"`low > 0` must hold on a log scale, but got {self.low}."]
+        return []
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it stands for several dimensions until the space is bound to a backbone."""
+        return self.per_layer or self.layer_groups is not None
+
+    @property
+    def values(self) -> tuple[OptionValue, ...] | None:
+        """All its values in order; None for a float."""
+        if self.type == "bool":
+            return (False, True)
+        if self.type == "int" and self.low is not None and self.high is not None:
+            return tuple(range(int(self.low), int(self.high) + 1))
+        return None if self.type == "float" else self.choices
+
+    def contains(self, value: object) -> bool:
+        """Whether a value is of the right type and in the domain."""
+        if self.type == "bool":
+            return isinstance(value, bool)
+        if self.type == "categorical":
+            return any(same_value(value, choice) for choice in self.choices)
+        if isinstance(value, bool) or not isinstance(value, int | float) or self.low is None or self.high is None:
+            return False
+        return self.low <= value <= self.high and (self.type == "float" or value == int(value))
+
+    @property
+    def domain(self) -> str:
+        """The domain in words, for tables."""
+        if self.type in ("int", "float"):
+            words = f"{self.low:g} to {self.high:g}{', log scale' if self.log else ''}"
+        else:
+            words = ", ".join(show(value) for value in self.values or ())
+        if self.per_layer:
+            return f"{words}; one per layer"
+        return words if self.layer_groups is None else f"{words}; one for each of {self.layer_groups} groups of layers"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry in the file format."""
+        data: dict[str, Any] = {"type": self.type}
+        if self.type in ("int", "float"):
+            data |= {"low": self.low, "high": self.high, "log": self.log}
+        if self.type == "categorical":
+            data["choices"] = list(self.choices)
+        if self.condition is not None:
+            data["when"] = self.condition.to_dict()
+        if self.per_layer:
+            data["per_layer"] = True
+        if self.layer_groups is not None:
+            data["layer_groups"] = self.layer_groups
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeRule:
+    """Where a module's size comes from: a constant, a parameter, or ``floor(hidden_size / 2^k)`` of a parameter k.
+
+    Args:
+        constant: The size itself, >= 1; None if a parameter decides.
+        parameter: Name of an int parameter; None for a constant.
+        is_halvings: Whether the parameter is the k above. A size of 0 means that the module is absent.
+    """
+
+    constant: int | None = None
+    parameter: str | None = None
+    is_halvings: bool = False
+
+    def to_dict(self) -> int | str | dict[str, str] | None:
+        """Its entry in the file format."""
+        if self.parameter is None:
+            return self.constant
+        return {"hidden_size_halvings": self.parameter} if self.is_halvings else self.parameter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartsRule:
+    """At which parts of a layer a module stands.
+
+    Args:
+        lists: Named lists of parts; a single list without a name has the key ``""``.
+        parameter: The categorical parameter that picks a list; None if there is one.
+    """
+
+    lists: tuple[tuple[str, tuple[str, ...]], ...]
+    parameter: str | None = None
+
+    @property
+    def all_parts(self) -> frozenset[str]:
+        """Every part that any list names."""
+        return frozenset(part for _, parts in self.lists for part in parts)
+
+    def to_dict(self) -> list[str] | dict[str, Any]:
+        """Its entry in the file format."""
+        if self.parameter is None:
+            return list(self.lists[0][1])
+        return {"parameter": self.parameter, "lists": {name: list(parts) for name, parts in self.lists}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleRule:
+    """How a module family enters a configuration.
+
+    Args:
+        name: Key in the file; the module type unless ``type`` says otherwise.
+        type: Key of `autopeft.modules.MODULES`.
+        condition: When it is there; None for always.
+        size: Its size; None for types without one.
+        parts: Where in a layer it stands.
+        profile: A profile's name, or the categorical parameter that picks one.
+        options: Fixed options, sorted by name.
+    """
+
+    name: str
+    type: str
+    parts: PartsRule
+    condition: Condition | None = None
+    size: SizeRule | None = None
+    profile: str = "flat"
+    options: tuple[tuple[str, OptionValue], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry in the file format."""
+        data: dict[str, Any] = {"type": self.type, "parts": self.parts.to_dict(), "profile": self.profile}
+        if self.condition is not None:
+            data["when"] = self.condition.to_dict()
+        if self.size is not None:
+            data["size"] = self.size.to_dict()
+        if self.options:
+            data["options"] = dict(self.options)
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRule:
+    """Which layers carry modules.
+
+    Args:
+        kind: ``all``; ``top_share``: the top ceil(share * layers); ``bits``: a bool per layer or group of layers;
+            ``choice``: a categorical parameter picks one of the named rules.
+        parameter: The parameter that decides; None for ``all``.
+        rules: Named rules of a ``choice``.
+    """
+
+    kind: Literal["all", "top_share", "bits", "choice"] = "all"
+    parameter: str | None = None
+    rules: tuple[tuple[str, LayerRule], ...] = ()
+
+    def to_dict(self) -> str | dict[str, Any]:
+        """Its entry in the file format."""
+        if self.kind == "all":
+            return "all"
+        if self.kind == "choice":
+            return {"parameter": self.parameter, "rules": {name: rule.to_dict() for name, rule in self.rules}}
+        return {self.kind: self.parameter}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """A named search space, not yet bound to a backbone; read one with `load_search_space`.
+
+    Args:
+        name: Its name.
+        description: One or two sentences.
+        parameters: What is searched, parents before children.
+        modules: The module families.
+        layers: Which layers carry them.
+        learning_rate: A parameter's name or a fixed rate.
+        budget: What happens to a point above the budget: ``scale`` shrinks all sizes by one common factor,
+            ``reject`` makes the point infeasible.
+    """
+
+    name: str
+    description: str
+    parameters: tuple[Parameter, ...]
+    modules: tuple[ModuleRule, ...]
+    layers: LayerRule
+    learning_rate: str | float
+    budget: Literal["scale", "reject"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready definition in the file format; `parse_search_space` is its inverse."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "parameters": {item.name: item.to_dict() for item in self.parameters},
+            "modules": {item.name: item.to_dict() for item in self.modules},
+            "layers": self.layers.to_dict(),
+            "learning_rate": self.learning_rate,
+            "budget": self.budget,
+        }
+
+    def describe(self) -> str:
+        """The space in words, one line per parameter and module."""
+        lines = [f"{self.name}: {self.description}", "", "Parameters"]
+        width = max((len(item.name) for item in self.parameters), default=0)
+        for item in self.parameters:
+            when = f"  (when {item.condition.describe()})" if item.condition else ""
+            lines.append(f"  {item.name:<{width}}  {item.type}: {item.domain}{when}")
+        lines += ["", "Modules"]
+        for rule in self.modules:
+            when = f" when {rule.condition.describe()}" if rule.condition else ""
+            size = "" if rule.size is None else f", size {_describe_size(rule.size)}"
+            lines.append(f"  {rule.type} at {_describe_parts(rule.parts)}{size}, profile {rule.profile}{when}")
+        lines += ["", f"Learning rate: {self.learning_rate}", f"Points above the budget: {self.budget}"]
+        return "\n".join(lines)
+
+
+def _describe_size(rule: SizeRule) -> str:
+    if rule.parameter is None:
+        return str(rule.constant)
+    return f"floor(hidden_size / 2^{rule.parameter})" if rule.is_halvings else rule.parameter
+
+
+def _describe_parts(rule: PartsRule) -> str:
+    if rule.parameter is None:
+        return ",".join(rule.lists[0][1])
+    return f"{rule.parameter} (" + "; ".join(f"{name}: {','.join(parts)}" for name, parts in rule.lists) + ")"
+
+
+def show(value: object) -> str:
+    """A value as the file format writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,109 @@
+"""Shapes and module types for the tests of this folder: counts written out again, independent of the torch side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autopeft.configuration import BackboneShapes, LayerShape, LinearShape, ModuleSpec, NormShape, Site
+
+LINEARS = frozenset({"q", "k", "v", "o", "up", "gate", "down"})
+
+
+def bert_shapes(
+    *, n_layers: int = 6, hidden: int = 384, ffn: int = 1536, heads: int = 12, parameters: int = 22_713_216
+):
+    """A BERT; the defaults are all-MiniLM-L6-v2."""
+    square = LinearShape(in_features=hidden, out_features=hidden, has_bias=True)
+    layer = LayerShape(
+        linears={
+            **dict.fromkeys(("q", "k", "v", "o"), square),
+            "up": LinearShape(in_features=hidden, out_features=ffn, has_bias=True),
+            "down": LinearShape(in_features=ffn, out_features=hidden, has_bias=True),
+        },
+        norms=(NormShape(features=hidden, has_bias=True),) * 2,
+        n_kv_heads=heads,
+        head_size=hidden // heads,
+    )
+    return BackboneShapes(
+        architecture="bert",
+        hidden_size=hidden,
+        layers=(layer,) * n_layers,
+        embedding_parameters=0,
+        parameters=parameters,
+    )
+
+
+def llama_shapes(*, n_layers: int = 4, hidden: int = 64, ffn: int = 176, heads: int = 4, kv_heads: int = 2):
+    """A Llama: gated feed-forward, grouped queries, no bias anywhere."""
+    size = hidden // heads
+
+    def linear(in_features: int, out_features: int) -> LinearShape:
+        return LinearShape(in_features=in_features, out_features=out_features, has_bias=False)
+
+    layer = LayerShape(
+        linears={
+            "q": linear(hidden, hidden),
+            "k": linear(hidden, kv_heads * size),
+            "v": linear(hidden, kv_heads * size),
+            "o": linear(hidden, hidden),
+            "up": linear(hidden, ffn),
+            "gate": linear(hidden, ffn),
+            "down": linear(ffn, hidden),
+        },
+        norms=(NormShape(features=hidden, has_bias=False),) * 2,
+        n_kv_heads=kv_heads,
+        head_size=size,
+    )
+    return BackboneShapes(
+        architecture="llama", hidden_size=hidden, layers=(layer,) * n_layers, embedding_parameters=0, parameters=200_000
+    )
+
+
+@dataclass(frozen=True)
+class CountedType:
+    """A module type given by its closed form."""
+
+    name: str
+    parts: frozenset[str]
+    is_sized: bool
+    count: Callable[[int, str, LayerShape, int], int]
+
+    def parameter_count(self, spec: ModuleSpec, site: Site, shapes: BackboneShapes) -> int:
+        return self.count(spec.size or 0, site.part, shapes.layers[site.layer or 0], shapes.hidden_size)
+
+
+def _lora(size: int, part: str, layer: LayerShape, hidden: int) -> int:
+    linear = layer.linears.get(part)
+    return 0 if linear is None else size * (linear.in_features + linear.out_features)
+
+
+def _adapter(size: int, part: str, layer: LayerShape, hidden: int) -> int:
+    return 2 * hidden * size + size + hidden
+
+
+def _prefix(size: int, part: str, layer: LayerShape, hidden: int) -> int:
+    return 2 * size * layer.n_kv_heads * layer.head_size
+
+
+def _ia3(size: int, part: str, layer: LayerShape, hidden: int) -> int:
+    linear = layer.linears[part]
+    return linear.in_features if part == "down" else linear.out_features
+
+
+def _bitfit(size: int, part: str, layer: LayerShape, hidden: int) -> int:
+    linears = sum(linear.out_features for linear in layer.linears.values() if linear.has_bias)
+    return linears + sum(norm.features for norm in layer.norms if norm.has_bias)
+
+
+TYPES = {
+    item.name: item
+    for item in (
+        CountedType("lora", LINEARS, True, _lora),
+        CountedType("serial_adapter", frozenset({"attention", "ffn"}), True, _adapter),
+        CountedType("parallel_adapter", frozenset({"attention", "ffn"}), True, _adapter),
+        CountedType("prefix", frozenset({"attention"}), True, _prefix),
+        CountedType("ia3", frozenset({"k", "v", "down"}), False, _ia3),
+        CountedType("bitfit", frozenset({"bias"}), False, _bitfit),
+    )
+}
