@@ -17,9 +17,16 @@ def condition_requirements(condition: Condition | None, parameters: Mapping[str,
     for name, values in () if condition is None else condition.terms:
         parent = parameters.get(name)
         if parent is not None:
-            found |= parameter_requirements(parent, parameters)
-        found[name] = values
+            _restrict(found, parameter_requirements(parent, parameters))
+        _restrict(found, {name: values})
     return found
+
+
+def _restrict(requirements: Requirements, others: Requirements) -> None:
+    """Add requirements; values that both allow remain."""
+    for name, values in others.items():
+        before = requirements.get(name, values)
+        requirements[name] = tuple(value for value in values if any(same_value(value, other) for other in before))
 
 
 def parameter_requirements(parameter: Parameter, parameters: Mapping[str, Parameter]) -> Requirements:

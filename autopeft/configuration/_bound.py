@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +17,8 @@ from autopeft.configuration._smallest import smallest_point
 from autopeft.configuration._space import Parameter, Params, SearchSpace
 from autopeft.exceptions import BudgetError, ConfigurationError, InfeasibleError
 
-#: Draws before a space counts as having no feasible point.
-_MAX_DRAWS = 10_000
+#: Draws before `sample` falls back to the smallest point.
+_MAX_DRAWS = 2_000
 #: Compiled points kept; a sampler's local search asks for the same points again and again.
 _MAX_COMPILED = 50_000
 
@@ -122,16 +121,18 @@ class BoundSpace:
             A canonical point that `compile` accepts.
 
         Raises:
-            InfeasibleError: If 10,000 draws bring no feasible point.
+            BudgetError: If no point keeps the budget.
+            InfeasibleError: If the space has no configuration on this backbone at all.
         """
         for _ in range(_MAX_DRAWS):
             params = self.draw(rng)
             if self.is_feasible(params):
                 return params
-        raise InfeasibleError(
-            f"search space {self.space.name}: {_MAX_DRAWS:,} random points and none within {self._budget_words()}; "
-            "raise --budget."
-        )
+        # Next to the smallest configuration nearly every draw is too large.
+        self.check_budget()
+        rate = self.space.learning_rate
+        drawn = self._drawer.draw(rng)
+        return self.canonical({**self._smallest_point(), **({rate: drawn[rate]} if isinstance(rate, str) else {})})
 
     def compile(self, params: Mapping[str, Any]) -> Configuration:
         """Expand a point to its canonical configuration, within the budget.
@@ -159,12 +160,7 @@ class BoundSpace:
         Raises:
             InfeasibleError: If no point of the space has a site on this backbone.
         """
-        found = smallest_point(self.space, self.parameters, self.shapes, self._least_cost)
-        if found is None:
-            raise InfeasibleError(
-                f"search space {self.space.name} has no module with a site on a {self.shapes.architecture} backbone."
-            )
-        values = self.canonical(found)
+        values = self.canonical(self._smallest_point())
         return assemble(self._least_modules(values), self._learning_rate(values))
 
     def check_budget(self) -> None:
@@ -182,6 +178,14 @@ class BoundSpace:
                 f"the budget of {self.budget:,} parameters is smaller than the smallest configuration of search space "
                 f"{self.space.name} on this backbone: {words} needs {least:,} parameters; use --budget {least} or more."
             )
+
+    def _smallest_point(self) -> dict[str, OptionValue]:
+        found = smallest_point(self.space, self.parameters, self.shapes, self._least_cost)
+        if found is None:
+            raise InfeasibleError(
+                f"search space {self.space.name} has no module with a site on a {self.shapes.architecture} backbone."
+            )
+        return found
 
     def _compile(self, point: dict[str, OptionValue]) -> Configuration | str:
         """The configuration of a canonical point, or why there is none."""
@@ -236,13 +240,10 @@ class BoundSpace:
             found = self._counts[key] = kind.parameter_count(item.spec, item.site, self.shapes)
         return found
 
-    def _budget_words(self) -> str:
-        return "no budget" if self.budget is None else f"the budget of {self.budget:,} parameters"
-
 
 def _typed(parameter: Parameter, value: OptionValue) -> OptionValue:
     if parameter.type == "int":
         return int(value)
     if parameter.type == "float":
-        return math.nan if isinstance(value, str) else float(value)
+        return float(value)
     return value

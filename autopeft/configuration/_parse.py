@@ -12,11 +12,13 @@ from autopeft.configuration._parse_parameters import parse_condition, parse_para
 from autopeft.configuration._profiles import PROFILES
 from autopeft.configuration._reader import Reader, describe, join, nearest
 from autopeft.configuration._shapes import ModuleTypes
-from autopeft.configuration._space import LayerRule, ModuleRule, Parameter, PartsRule, SearchSpace, SizeRule, show
+from autopeft.configuration._space import LayerRule, ModuleRule, Parameter, PartsRule, SearchSpace, SizeRule
 from autopeft.exceptions import SearchSpaceError
 
 _TOP: Final = ("name", "description", "parameters", "modules", "layers", "learning_rate", "budget")
 _MODULE_KEYS: Final = ("type", "when", "size", "profile", "options")
+#: Wider than any layer; scaling to a budget looks at every size below.
+_MAX_SIZE: Final = 65_536
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -33,11 +35,22 @@ def parse_search_space(
     Raises:
         SearchSpaceError: If anything is wrong; the message lists every mistake with its key.
     """
+    space, problems = check_search_space(data, module_types)
+    if space is None:
+        raise SearchSpaceError(source, problems)
+    return space
+
+
+def check_search_space(data: Any, module_types: ModuleTypes | None) -> tuple[SearchSpace | None, list[str]]:
+    """As `parse_search_space`, without raising.
+
+    Returns:
+        The space, None if there are mistakes; and the mistakes, each starting with its key.
+    """
     reader = Reader()
     space = _Parser(reader, module_types).space(data)
-    if reader.problems or space is None:
-        raise SearchSpaceError(source, dict.fromkeys(reader.problems))
-    return space
+    problems = list(dict.fromkeys(reader.problems))
+    return (None if problems else space), problems
 
 
 def _words(value: Any, *, is_parameters: bool = False) -> Iterator[str]:
@@ -204,11 +217,13 @@ class _Parser:
         if isinstance(value, str):
             found = self._reference(key, value, ("int",), context, vector=None)
             if found is not None and found.low is not None and found.low < 1:
-                reader.problem(
-                    key, f"sizes start at 1 (absent is a switch), but parameter {value} starts at {found.low:g}."
-                )
+                reader.problem(key, f"sizes start at 1 (absent is a switch), but {value} starts at {found.low:g}.")
+            if found is not None and found.high is not None and found.high > _MAX_SIZE:
+                reader.problem(key, f"sizes end at {_MAX_SIZE:,}, but {value} ends at {found.high:g}.")
             return None if found is None else SizeRule(parameter=value)
         constant = reader.integer(key, value, low=1)
+        if constant is not None and constant > _MAX_SIZE:
+            reader.problem(key, f"sizes end at {_MAX_SIZE:,}, but got {constant}.")
         return None if constant is None else SizeRule(constant=constant)
 
     def _parts(self, key: str, value: Any, context: Requirements) -> PartsRule | None:
@@ -238,7 +253,9 @@ class _Parser:
 
     def _same_names(self, key: str, chooser: Parameter, names: list[str]) -> None:
         """Check that a choice has exactly one entry for every value of its parameter."""
-        choices = [show(choice) for choice in chooser.choices]
+        choices = [choice for choice in chooser.choices if isinstance(choice, str)]
+        if len(choices) < len(chooser.choices):
+            self._reader.problem(f"parameters.{chooser.name}.choices", f"must be texts to name the entries of {key}.")
         for missing in [choice for choice in choices if choice not in names]:
             self._reader.problem(key, f"has no entry for {missing!r}, a choice of parameter {chooser.name}.")
         for extra in [name for name in names if name not in choices]:

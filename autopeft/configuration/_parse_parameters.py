@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from autopeft.configuration._configuration import OptionValue
 from autopeft.configuration._reader import Reader, describe, join, nearest
-from autopeft.configuration._space import Condition, Parameter, ParameterKind, same_value, show
+from autopeft.configuration._space import Condition, Parameter, ParameterKind, show
 
 _KEYS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "bool": ((), ()),
@@ -18,6 +18,7 @@ _KEYS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "categorical": (("choices",), ()),
 }
 _COMMON: Final = ("when", "per_layer", "layer_groups")
+_MAX_VALUES: Final = 65_536
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -40,13 +41,15 @@ def parse_parameters(reader: Reader, value: Any) -> dict[str, Parameter]:
         if stem is not None and stem[1] in plain and plain[stem[1]].is_vector:
             reader.problem(f"parameters.{name}", f"is the name of an entry of {stem[1]}, which has one per layer.")
     conditional: dict[str, Parameter] = {}
-    for name, parameter in plain.items():
-        raw = entries[name].get("when")
-        condition = None
-        if "when" in entries[name]:
-            key = f"parameters.{name}.when"
-            condition = parse_condition(reader, key, raw, plain, entries, child=parameter)
-        conditional[name] = replace(parameter, condition=condition)
+    for name, item in entries.items():
+        parameter, condition = plain.get(name), None
+        if isinstance(item, dict) and "when" in item:
+            # Conditions of parameters with other mistakes are read as well: their mistakes belong on the same list.
+            condition = parse_condition(
+                reader, f"parameters.{name}.when", item["when"], plain, entries, child=parameter
+            )
+        if parameter is not None:
+            conditional[name] = replace(parameter, condition=condition)
     return _in_order(reader, conditional)
 
 
@@ -70,6 +73,8 @@ def _parameter(reader: Reader, key: str, name: str, value: Any) -> Parameter | N
     log = reader.flag(join(key, "log"), data["log"]) if "log" in data else False
     if low is not None and high is not None and low >= high:
         reader.problem(join(key, "low"), f"must be below high, but got low {low:g} and high {high:g}.")
+    if kind == "int" and low is not None and high is not None and high - low > _MAX_VALUES:
+        reader.problem(join(key, "high"), f"is more than {_MAX_VALUES:,} above low; samplers count a range's values.")
     if log and low is not None and low <= 0:
         reader.problem(join(key, "low"), f"must be positive on a log scale, but got {low:g}.")
     choices = _choices(reader, join(key, "choices"), data["choices"]) if "choices" in data else ()
@@ -109,7 +114,7 @@ def _choices(reader: Reader, key: str, value: Any) -> tuple[OptionValue, ...]:
             reader.problem(inner, f"must be a single value, but got {describe(item)}.")
         elif isinstance(item, int | float) and not isinstance(item, bool) and reader.number(inner, item) is None:
             continue
-        elif any(same_value(item, other) for other in found):
+        elif item in found:
             reader.problem(inner, f"repeats {describe(item)}.")
         else:
             found.append(item)
@@ -133,7 +138,7 @@ def parse_condition(
         value: What stands there.
         parameters: The parameters that could be read.
         declared: All names in the section, those with mistakes included.
-        child: The parameter that it is a condition of; None for a module's.
+        child: The parameter that it is a condition of; None for a module's, or if that has mistakes.
     """
     entries = reader.entries(key, value)
     if isinstance(value, dict) and not value:

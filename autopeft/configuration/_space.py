@@ -31,7 +31,7 @@ class Condition:
 
     def describe(self) -> str:
         """The condition in words: ``"lora is true and gate is top or all"``."""
-        return " and ".join(f"{name} is {' or '.join(map(show, values))}" for name, values in self.terms)
+        return " and ".join(f"{name} is {_show_values(values)}" for name, values in self.terms)
 
     def to_dict(self) -> dict[str, Any]:
         """The ``when`` of the file format."""
@@ -297,6 +297,13 @@ def _describe_parts(rule: PartsRule) -> str:
     if rule.parameter is None:
         return ",".join(rule.lists[0][1])
     return f"{rule.parameter} (" + "; ".join(f"{name}: {','.join(parts)}" for name, parts in rule.lists) + ")"
+
+
+def _show_values(values: tuple[OptionValue, ...]) -> str:
+    numbers = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+    if len(numbers) == len(values) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return " or ".join(map(show, values))
 
 
 def show(value: object) -> str:

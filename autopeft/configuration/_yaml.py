@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from autopeft.configuration._parse import parse_search_space
+from autopeft.configuration._parse import check_search_space
 from autopeft.configuration._shapes import ModuleTypes
 from autopeft.configuration._space import SearchSpace
 from autopeft.exceptions import SearchSpaceError, UnknownNameError
@@ -49,7 +49,7 @@ def list_search_spaces() -> tuple[SearchSpaceInfo, ...]:
     found = []
     for name, path in search_space_files().items():
         try:
-            description = parse_search_space(read_yaml(path), source=str(path)).description
+            description = _load(path, None).description
         except SearchSpaceError as error:
             description = f"(invalid) {error.problems[0]}"
         found.append(SearchSpaceInfo(name=name, description=description, path=path))
@@ -76,11 +76,22 @@ def load_search_space(name_or_path: str | Path, module_types: ModuleTypes | None
             "There is no such file." if looks_like_path else "A file is given by its path, for example my_space.yaml."
         )
         raise UnknownNameError("search space", text, files, hint)
-    return parse_search_space(read_yaml(path), module_types, source=str(path))
+    return _load(path, module_types)
 
 
-def read_yaml(path: Path) -> Any:
-    """Read one YAML document: plain data, no tags, no aliases, no duplicate keys.
+def _load(path: Path, module_types: ModuleTypes | None) -> SearchSpace:
+    data, duplicates = read_yaml(path)
+    space, problems = check_search_space(data, module_types)
+    if space is None or duplicates:
+        raise SearchSpaceError(str(path), [*duplicates, *problems])
+    return space
+
+
+def read_yaml(path: Path) -> tuple[Any, list[str]]:
+    """Read one YAML document of plain data: no tags, no aliases.
+
+    Returns:
+        The data, and one sentence for every key that stands twice in a mapping.
 
     Raises:
         SearchSpaceError: If the file cannot be read or is not such a document.
@@ -97,12 +108,8 @@ def read_yaml(path: Path) -> Any:
     return read_yaml_text(text, source)
 
 
-def read_yaml_text(text: str, source: str) -> Any:
-    """As `read_yaml`, from text.
-
-    Raises:
-        SearchSpaceError: If it is not such a document; duplicate keys are listed together, with their lines.
-    """
+def read_yaml_text(text: str, source: str) -> tuple[Any, list[str]]:
+    """As `read_yaml`, from text that errors call `source`."""
     try:
         loader = _Loader(text)
         try:
@@ -119,9 +126,7 @@ def read_yaml_text(text: str, source: str) -> Any:
         raise SearchSpaceError(source, ["(file): is nested too deeply."]) from error
     except ValueError as error:
         raise SearchSpaceError(source, [f"(file): has a value that cannot be read: {error}."]) from error
-    if loader.duplicates:
-        raise SearchSpaceError(source, loader.duplicates)
-    return data
+    return data, loader.duplicates
 
 
 class _Loader(yaml.SafeLoader):
