@@ -133,9 +133,10 @@ def _result_blocks(study: Study, result: StudyResult) -> Iterator[Block]:
     share = format_share(spec.budget, spec.backbone.get("parameters"))
     task, backbone = spec.task.get("name", "?"), spec.backbone.get("name", "?")
     yield Paragraph(
-        text=f"Task {task}, backbone {backbone}, budget {spec.budget_text}: at most "
-        f"{format_count(spec.budget)} trainable parameters without the task head{f' ({share})' if share else ''}. Configurations were chosen by "
-        f"{spec.objectives[0].name} on the search split; only the confirmation runs were scored on the report split."
+        text=f"Task {task}, backbone {backbone}, budget {spec.budget_text}: at most {format_count(spec.budget)} "
+        f"trainable parameters without the task head{f' ({share})' if share else ''}. "
+        f"Configurations were chosen by {spec.objectives[0].name} on the search split; "
+        "only the confirmation runs were scored on the report split."
     )
     if result.difference:
         yield _difference_table(result)

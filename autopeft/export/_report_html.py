@@ -21,6 +21,7 @@ table { border-collapse: collapse; font-size: .88rem; margin: .8rem 0; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 th { background: #f4f4f4; } .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.long { min-width: 22rem; }
 pre { background: #f6f6f6; padding: .7rem; overflow-x: auto; font-size: .82rem; white-space: pre-wrap; }
 nav a { margin-right: 1rem; }
 """
@@ -71,9 +72,10 @@ def _block(block: Block, figures: Mapping[str, str]) -> str:
 
 def _table(table: Table) -> str:
     def line(cells: tuple[str, ...], name: str) -> str:
-        scope, number = ' scope="col"' if name == "th" else "", ' class="number"'
+        scope = ' scope="col"' if name == "th" else ""
+        number, long = ' class="number"', ' class="long"'
         return "".join(
-            f"<{name}{scope}{number if i in table.numeric else ''}>{_text(cell)}</{name}>"
+            f"<{name}{scope}{number if i in table.numeric else long if len(cell) > 60 else ''}>{_text(cell)}</{name}>"
             for i, cell in enumerate(cells)
         )
 

@@ -1,0 +1,81 @@
+"""Commands that write files: report."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopeft.cli._options import DatabaseOption, StudyArgument, find_study, open_existing_store
+from autopeft.cli._output import tell, write
+from autopeft.exceptions import MachineError, UnknownNameError
+
+_SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}
+
+
+def report(
+    study: StudyArgument = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write; stdout if left out.", show_default=False),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="html|md",
+            show_default=False,
+            help="One self-contained page, or Markdown. Default: by the file's ending, Markdown on stdout.",
+        ),
+    ] = None,
+    db: DatabaseOption = None,
+) -> None:
+    """Write a report: result, front, configuration by layer, baselines, trials, failures, reproducibility."""
+    from autopeft.export import render_report
+
+    chosen = format or _format_of(output)
+    found = find_study(open_existing_store(db), study)
+    text = render_report(found, chosen)
+    if output is None or str(output) == "-":
+        write(text)
+        return
+    target = output.expanduser()
+    write_file(target, text)
+    tell(f"Wrote the report of study {found.spec.name} ({len(text.encode()) / 1024:.0f} KiB).")
+    write(f"{target}\n")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file wholly or not at all.
+
+    Raises:
+        MachineError: If it cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise MachineError(f"cannot write {path}: {error.strerror or error}; give another file with -o.") from error
+
+
+def _format_of(output: Path | None) -> str:
+    if output is None or str(output) == "-":
+        return "md"
+    suffix = output.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise UnknownNameError("report file ending", output.suffix, _SUFFIXES, "Or say --format html or --format md.")
+    return _SUFFIXES[suffix]

@@ -1,0 +1,55 @@
+"""Everything taken from environment variables: the only place that reads them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import platformdirs
+
+_FALSE = ("", "0", "false", "no", "off")
+
+
+def home_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Folder of the default database: ``AUTOPEFT_HOME``, else the user's data folder."""
+    chosen = environment.get("AUTOPEFT_HOME")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("autopeft", appauthor=False))
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Folder of tokenised data and stored hidden states: below ``AUTOPEFT_HOME`` if set, else the user's cache."""
+    if environment.get("AUTOPEFT_HOME"):
+        return home_folder(environment) / "cache"
+    return Path(platformdirs.user_cache_dir("autopeft", appauthor=False))
+
+
+def database_url(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The database's URL: what was given, else ``AUTOPEFT_DB``, else SQLite in the home folder.
+
+    Args:
+        given: A URL, or the path of an SQLite file.
+        environment: Environment variables.
+    """
+    chosen = given or environment.get("AUTOPEFT_DB") or str(home_folder(environment) / "autopeft.db")
+    return chosen if "://" in chosen else f"sqlite:///{Path(chosen).expanduser().resolve()}"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file behind an SQLite URL; None for another database or one in memory."""
+    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", url)
+    return None if match is None or match[1] == ":memory:" else Path(match[1])
+
+
+def data_folder(given: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Folder with the tasks' files: what was given, else ``AUTOPEFT_DATA_DIR``; None if neither."""
+    if given is not None:
+        return given.expanduser()
+    chosen = environment.get("AUTOPEFT_DATA_DIR")
+    return Path(chosen).expanduser() if chosen else None
+
+
+def is_debug(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether ``AUTOPEFT_DEBUG`` asks for tracebacks."""
+    return environment.get("AUTOPEFT_DEBUG", "").strip().lower() not in _FALSE

@@ -1,0 +1,115 @@
+"""Commands that read a study: status, trials, front, show."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from autopeft.cli._options import (
+    DatabaseOption,
+    FormatOption,
+    StudyArgument,
+    find_study,
+    find_trial,
+    open_existing_store,
+    split_study_and_trial,
+)
+from autopeft.cli._output import OutputFormat, data_console, emit
+from autopeft.exceptions import UnknownNameError
+
+
+def status(
+    study: StudyArgument = None,
+    all_studies: Annotated[bool, typer.Option("--all", help="List every study of the database instead.")] = False,
+    db: DatabaseOption = None,
+    format: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Show where a search stands: counts, best trial so far, last activity."""
+    from autopeft.cli import _json, _tables
+
+    store = open_existing_store(db)
+    studies = store.list_studies()
+    if all_studies:
+        emit(format, lambda: _json.studies_document(studies, store.url), lambda: _tables.studies_table(studies))
+        return
+    found = find_study(store, study)
+    summary = next(item for item in studies if item.name == found.spec.name)
+    emit(
+        format,
+        lambda: _json.status_document(found, summary, store.url),
+        lambda: _tables.status_view(found, summary, store.url),
+    )
+
+
+def trials(
+    study: StudyArgument = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Only search, baseline or confirmation trials.", show_default=False)
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", help="Only WAITING, RUNNING, COMPLETE, PRUNED or FAILED ones.", show_default=False),
+    ] = None,
+    db: DatabaseOption = None,
+    format: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """List a study's trials, baselines and confirmations included."""
+    from autopeft.cli import _json, _tables
+    from autopeft.study import TrialKind, TrialState
+
+    kinds, states = [item.value for item in TrialKind], [item.value for item in TrialState]
+    if kind is not None and kind not in kinds:
+        raise UnknownNameError("kind", kind, kinds)
+    if state is not None and state.upper() not in states:
+        raise UnknownNameError("state", state, states)
+    found = find_study(open_existing_store(db), study)
+    chosen = [
+        item
+        for item in found.trials
+        if (kind is None or item.kind.value == kind) and (state is None or item.state.value == state.upper())
+    ]
+    emit(
+        format,
+        lambda: _json.trials_document(found, chosen),
+        lambda: _tables.trials_table(found, chosen, f"Trials of {found.spec.name}"),
+    )
+
+
+def front(study: StudyArgument = None, db: DatabaseOption = None, format: FormatOption = OutputFormat.HUMAN) -> None:
+    """Show the Pareto front: quality against trainable parameters, with baselines and budget."""
+    from autopeft.cli import _json, _tables
+
+    found = find_study(open_existing_store(db), study)
+    console = data_console()
+    emit(
+        format,
+        lambda: _json.front_document(found),
+        lambda: _tables.front_view(found, width=console.width, is_ascii=not _knows_unicode()),
+    )
+
+
+def show(
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", show_default=False, help="As in `front`; a trial alone may stand here."),
+    ] = None,
+    trial: Annotated[
+        str | None,
+        typer.Argument(metavar="[TRIAL]", show_default=False, help="Number, best or knee; best if left out."),
+    ] = None,
+    db: DatabaseOption = None,
+    format: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Show everything known of one trial: configuration by layer, results, learning curve, failure."""
+    from autopeft.cli import _json, _tables
+
+    name, which = split_study_and_trial(study, trial)
+    found = find_study(open_existing_store(db), name)
+    chosen = find_trial(found, which)
+    emit(format, lambda: _json.show_document(found, chosen), lambda: _tables.trial_view(found, chosen))
+
+
+def _knows_unicode() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")

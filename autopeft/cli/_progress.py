@@ -1,0 +1,156 @@
+"""Watching a search: a live bar on a terminal, one line per event anywhere else; always on stderr."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from autopeft.cli._output import message_console
+from autopeft.export import display_name
+from autopeft.export._format import format_count, format_duration, format_score, format_share, printable
+from autopeft.study import StudySpec, Trial, TrialKind
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from autopeft.orchestrate import Plan
+
+
+class SearchProgress:
+    """Receives a search's events (see `autopeft.orchestrate.Progress`) and shows them.
+
+    A context manager: the live bar is taken down at the end, whatever ends the search.
+
+    Args:
+        console: Where events are shown; None for stderr.
+        is_quiet: Show nothing.
+        is_live: Whether to show a live bar; None for wherever the console is a terminal and this is no CI run.
+    """
+
+    def __init__(self, console: Console | None = None, *, is_quiet: bool = False, is_live: bool | None = None) -> None:
+        self._console = console or message_console()
+        self._is_quiet = is_quiet
+        on_terminal = self._console.is_terminal and not os.environ.get("CI")
+        self._is_live = not is_quiet and (on_terminal if is_live is None else is_live)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._spec: StudySpec | None = None
+        self._n_total = 0
+        self._n_done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def plan(self, plan: Plan) -> None:
+        """Show the plan and start the bar."""
+        self._spec = plan.spec
+        self._n_total = plan.n_trials + plan.n_baselines + plan.n_confirmations
+        self._n_done = plan.n_done
+        for line in plan_lines(plan):
+            self._say(line)
+        if self._is_live:
+            self._start_bar()
+
+    def trial_started(self, trial: Trial) -> None:
+        """Name the trial that is being trained."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=printable(_name(trial)))
+        else:
+            self._say(f"{_name(trial)} started: {display_name(trial)}")
+
+    def trial_finished(self, trial: Trial, best: Trial | None) -> None:
+        """Show the result beside the best so far."""
+        metric = self._metric(trial)
+        measurement = trial.measurement()
+        wall_time = None if measurement is None else measurement.costs.get("wall_time_s")
+        words = [f"{metric} {format_score(trial.value(metric))}".strip()]
+        words.append(f"{format_count(trial.draft.trainable_parameters)} parameters")
+        if wall_time is not None:
+            words.append(format_duration(wall_time))
+        if best is not None:
+            words.append(f"best {format_score(best.value(metric))} (trial {best.number})")
+        self._advance()
+        self._say(f"{_name(trial)}: {', '.join(words)}{self._count()}")
+
+    def trial_failed(self, trial: Trial) -> None:
+        """Show why; the search goes on."""
+        reason = "" if trial.failure is None else f" ({trial.failure.reason}): {trial.failure.message}"
+        self._advance()
+        self._say(f"{_name(trial)} failed{reason}{self._count()}")
+
+    def message(self, text: str) -> None:
+        """Show a line."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        if not self._is_quiet:
+            console = self._console if self._bar is None else self._bar.console
+            console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+    def _advance(self) -> None:
+        self._n_done += 1
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._n_done)
+
+    def _count(self) -> str:
+        # The bar counts by itself.
+        return "" if self._bar is not None or not self._n_total else f" [{self._n_done}/{self._n_total}]"
+
+    def _metric(self, trial: Trial) -> str:
+        if self._spec is not None:
+            return self._spec.objectives[0].name
+        measurement = trial.measurement()
+        return "" if measurement is None else next(iter(measurement.metrics), "")
+
+    def _start_bar(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task("search", total=self._n_total, completed=self._n_done)
+        self._bar.start()
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan in words, a line per fact; also what `autopeft plan` prints."""
+    spec = plan.spec
+    share = format_share(spec.budget, spec.backbone.get("parameters"))
+    runs = f"{plan.n_trials} search trials, {plan.n_baselines} baselines, up to {plan.n_confirmations} confirmations"
+    examples = format_count(spec.fidelity.train_examples)
+    lines = [
+        f"Study      {spec.name}",
+        f"Task       {spec.task.get('name', '')}: {plan.task_description}",
+        f"Backbone   {spec.backbone.get('name', '')}, {format_count(spec.backbone.get('parameters'))} parameters",
+        f"Budget     {spec.budget_text}: {format_count(spec.budget)} trainable parameters ({share}) without the head",
+        f"Space      {spec.space.get('name', '')}, {plan.n_parameters_active} parameters; sampler {spec.sampler}",
+        f"Training   {examples} examples, {spec.fidelity.epochs} epochs per trial",
+        f"Runs       {runs}; {plan.n_done} done",
+    ]
+    if plan.seconds_per_trial is not None:
+        left = format_duration(plan.estimated_time_s)
+        lines.append(
+            f"Time       at most about {left}, at {format_duration(plan.seconds_per_trial)} per trial (measured)"
+        )
+    lines += [f"Export     {note}" for note in plan.export_notes]
+    lines += [f"Database   {plan.store_url}", f"Resume     {plan.resume_command}"]
+    return lines
+
+
+def _name(trial: Trial) -> str:
+    kind = "" if trial.kind is TrialKind.SEARCH else f" ({trial.kind.value})"
+    return f"trial {trial.number}{kind}"
