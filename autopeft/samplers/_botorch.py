@@ -1,0 +1,30 @@
+"""The only place that imports BoTorch and GPyTorch."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    # linear_operator compiles a few functions with torch.jit.script when it is imported.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=DeprecationWarning)
+    from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+    from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
+    from botorch.exceptions import BotorchWarning, ModelFittingError
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models import ModelListGP, SingleTaskGP
+    from botorch.sampling import SobolQMCNormalSampler
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+    from linear_operator.utils.warnings import NumericalWarning
+
+__all__ = [
+    "BotorchWarning",
+    "ExactMarginalLogLikelihood",
+    "GenericMCMultiOutputObjective",
+    "ModelFittingError",
+    "ModelListGP",
+    "NumericalWarning",
+    "SingleTaskGP",
+    "SobolQMCNormalSampler",
+    "fit_gpytorch_mll",
+    "qLogNoisyExpectedHypervolumeImprovement",
+]

@@ -1,0 +1,170 @@
+"""Finding the point of a search space that compiles to a given configuration, or comes close."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from autopeft.configuration import Configuration, OptionValue
+from autopeft.samplers._points import Point, PointSource
+
+#: Uniform draws from which the descent starts, and how many of the best of them it starts from.
+_N_DRAWS = 200
+_N_STARTS = 3
+#: One-exchange sweeps of one descent.
+_MAX_SWEEPS = 12
+#: Discrete parameters with at most this many values are tried at all of them.
+_FEW = 64
+
+Modules = Mapping[tuple[int | None, str, str], tuple[float, tuple[tuple[str, OptionValue], ...]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expression:
+    """How well a space can say a configuration.
+
+    Args:
+        point: The nearest point found, at the wanted learning rate if the space has it.
+        error: `structure_distance` to what was wanted; 0 when the modules are the same.
+    """
+
+    point: Point
+    error: float
+
+
+def express(points: PointSource, wanted: Configuration, *, seed: int) -> Expression | None:
+    """Search the space for a configuration, by one-exchange descent on the distance between modules.
+
+    Args:
+        points: The space.
+        wanted: The configuration to say.
+        seed: Of the descent; the answer depends on nothing else.
+
+    Returns:
+        The nearest point found; None if the space lacks a module type or nothing feasible was found.
+    """
+    space = points.space
+    if not wanted.placements or not set(wanted.module_types) <= {rule.type for rule in space.space.modules}:
+        return None
+    if space.budget is not None and space.parameter_count(wanted) > space.budget:
+        return None
+    rng = np.random.default_rng(np.random.SeedSequence([seed, len(wanted.placements)]))
+    target = _modules(wanted)
+    starts = sorted(points.draw(rng, _N_DRAWS, ()), key=lambda point: _distance(point, target))[:_N_STARTS]
+    best: Expression | None = None
+    for start in starts:
+        found = _descend(points, start, target, rng)
+        if best is None or found.error < best.error:
+            best = found
+        if best.error == 0:
+            break
+    return None if best is None else _at_rate(points, best, wanted.learning_rate)
+
+
+class Recognizer:
+    """Finds the points behind configurations: of search trials, and of baselines that the space can say exactly.
+
+    Args:
+        points: The space.
+        seed: Of the descents.
+    """
+
+    def __init__(self, points: PointSource, *, seed: int) -> None:
+        self._points = points
+        self._seed = seed
+        self._found: dict[str, Point | None] = {}
+
+    def find(self, configuration: Configuration, params: Mapping[str, OptionValue] | None) -> Point | None:
+        """The point that compiles to a configuration.
+
+        Args:
+            configuration: What was trained.
+            params: Where it came from, if from a space.
+
+        Returns:
+            The point; None if the space has none, or none was found.
+        """
+        fingerprint = configuration.fingerprint
+        if fingerprint not in self._found:
+            self._found[fingerprint] = self._search(configuration, params)
+        return self._found[fingerprint]
+
+    def _search(self, configuration: Configuration, params: Mapping[str, OptionValue] | None) -> Point | None:
+        candidates: list[Point | None] = []
+        if params is not None and self._points.space.contains(params):
+            candidates.append(self._points.make(params))
+        else:
+            answer = express(self._points, configuration, seed=self._seed)
+            candidates.append(None if answer is None else answer.point)
+        return next((item for item in candidates if item and item.configuration == configuration), None)
+
+
+def structure_distance(left: Configuration, right: Configuration) -> float:
+    """How much the modules of two configurations differ, learning rates aside.
+
+    The sum over (site, type) of |log2(1 + size) - log2(1 + size')|, absent modules having size 0 and modules without a
+    size counting 1, plus one for every common module with other options.
+    """
+    return _module_distance(_modules(left), _modules(right))
+
+
+def _descend(points: PointSource, start: Point, target: Modules, rng: np.random.Generator) -> Expression:
+    best, error = start, _distance(start, target)
+    for _ in range(_MAX_SWEEPS):
+        if error == 0:
+            break
+        # The learning rate is set in the end, so its exchanges would only cost time.
+        around = points.neighbours(best, rng, few=_FEW, without=_rate_names(points))
+        nearest = min(around, key=lambda point: _distance(point, target), default=best)
+        distance = _distance(nearest, target)
+        if distance >= error:
+            break
+        best, error = nearest, distance
+    return Expression(point=best, error=error)
+
+
+def _at_rate(points: PointSource, found: Expression, learning_rate: float) -> Expression:
+    """The same point at the wanted learning rate, or at the nearest one the space has."""
+    for name in _rate_names(points):
+        parameter = next(item for item in points.space.parameters if item.name == name)
+        if parameter.type == "categorical":
+            rates = [float(item) for item in parameter.choices]
+            value: OptionValue = parameter.choices[int(np.argmin(np.abs(np.log(rates) - math.log(learning_rate))))]
+        else:
+            value = min(max(learning_rate, parameter.low or learning_rate), parameter.high or learning_rate)
+        moved = points.make({**found.point.params, name: value})
+        if moved is not None:
+            return Expression(point=moved, error=found.error)
+    return found
+
+
+def _rate_names(points: PointSource) -> frozenset[str]:
+    """The parameter that is the learning rate, if one is."""
+    rate = points.space.space.learning_rate
+    return frozenset() if isinstance(rate, float) else frozenset({rate})
+
+
+def _distance(point: Point, target: Modules) -> float:
+    return _module_distance(_modules(point.configuration), target)
+
+
+def _modules(configuration: Configuration) -> Modules:
+    """Log size and options of every module, by where it stands."""
+    return {
+        (item.site.layer, item.site.part, item.module.type): (
+            math.log2(1 + (item.module.size or 1)),
+            item.module.options,
+        )
+        for item in configuration.placements
+    }
+
+
+def _module_distance(left: Modules, right: Modules) -> float:
+    absent = (0.0, ())
+    total = 0.0
+    for key in left.keys() | right.keys():
+        total += abs(left.get(key, absent)[0] - right.get(key, absent)[0])
+    return total + sum(left[key][1] != right[key][1] for key in left.keys() & right.keys())

@@ -1,0 +1,252 @@
+"""What Bayesian optimisation maximises, for each combination of measured and exactly known objectives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from autopeft.objectives import Direction, Objective, non_dominated_mask
+from autopeft.samplers._acquisition import log_expected_hypervolume_improvement, log_expected_improvement
+from autopeft.samplers._botorch import (
+    GenericMCMultiOutputObjective,
+    ModelListGP,
+    SobolQMCNormalSampler,
+    qLogNoisyExpectedHypervolumeImprovement,
+)
+from autopeft.samplers._encoding import Encoder
+from autopeft.samplers._history import exact_objectives, exact_values, measured_objectives
+from autopeft.samplers._points import Point
+from autopeft.samplers._surrogate import Surrogate
+
+Array = npt.NDArray[np.float64]
+
+#: The reference point lies this share of the front's range below its worst value ...
+_MARGIN = 0.1
+#: ... and this many decades beyond the largest cost in sight, so that quality at the full budget is worth something.
+_COST_MARGIN = math.log10(2)
+#: Quasi-random samples of the general acquisition function, and candidates scored at a time.
+_N_SAMPLES = 64
+_CHUNK = 256
+
+
+class Goal(Protocol):
+    """An acquisition function that can take points as given."""
+
+    @property
+    def incumbents(self) -> Sequence[Point]:
+        """Members of the predicted front."""
+
+    def score(self, points: Sequence[Point]) -> Array:
+        """Acquisition values (n,), larger is better."""
+
+    def believe(self, points: Sequence[Point]) -> None:
+        """Count points as on their way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidenced:
+    """A point and what is known of it.
+
+    Args:
+        point: Encodable point.
+        values: All-maximise measured values.
+        is_measured: Whether it may be a member of the front (completed), or only teaches the surrogate.
+    """
+
+    point: Point
+    values: tuple[float, ...]
+    is_measured: bool
+
+
+def make_goal(
+    encoder: Encoder,
+    objectives: Sequence[Objective],
+    known: Sequence[Evidenced],
+    outside: Array,
+    *,
+    log_budget: float,
+    seed: int,
+) -> Goal:
+    """Fit the surrogates and choose the acquisition function.
+
+    - nothing measured: the best exact value;
+    - one measured objective, at most one exact: expected (hypervolume) improvement in closed form, in logs;
+    - otherwise: `qLogNoisyExpectedHypervolumeImprovement`, exact values taken from the encoded point (Ament et al.,
+      arXiv 2310.20708; Daulton et al., arXiv 2105.08195).
+
+    Args:
+        encoder: Of the space.
+        objectives: Of the study.
+        known: Finished trials that are points of the space.
+        outside: All-maximise values, measured then exact, of completed trials that are not (k x m): they cannot teach
+            the surrogate, but what they reached is reached (by the closed forms; the general case leaves them out).
+        log_budget: log10 of the budget; -inf if there is none.
+        seed: Of the quasi-random samples.
+
+    Raises:
+        SurrogateError: If a Gaussian process cannot be fitted.
+    """
+    measured, exact = measured_objectives(objectives), exact_objectives(objectives)
+    if not measured:
+        return _ExactGoal(exact[0])
+    x = encoder.encode([item.point for item in known])
+    y = np.array([item.values for item in known], dtype=np.float64).reshape(len(known), len(measured))
+    surrogates = [Surrogate(x, y[:, j]) for j in range(len(measured))]
+    reached = [item.point for item in known if item.is_measured]
+    if len(measured) == 1:
+        return _ClosedGoal(encoder, surrogates[0], objectives, reached, outside, log_budget=log_budget)
+    return _SampledGoal(encoder, surrogates, objectives, reached, log_budget=log_budget, seed=seed)
+
+
+class _ExactGoal:
+    """Nothing to learn: the smallest (or largest) new configuration."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self.incumbents: tuple[Point, ...] = ()
+
+    def score(self, points: Sequence[Point]) -> Array:
+        return np.array([exact_values(point.trainable_parameters, [self._objective])[0] for point in points])
+
+    def believe(self, points: Sequence[Point]) -> None:
+        del points
+
+
+class _ClosedGoal:
+    """Expected improvement, or hypervolume improvement beside an exact cost, on the predicted front."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        surrogate: Surrogate,
+        objectives: Sequence[Objective],
+        reached: Sequence[Point],
+        outside: Array,
+        *,
+        log_budget: float,
+    ) -> None:
+        self._encoder = encoder
+        self._surrogate = surrogate
+        self._exact = exact_objectives(objectives)
+        self._log_budget = log_budget
+        self._reached = list(reached)
+        self._outside = outside
+        self._update()
+
+    def score(self, points: Sequence[Point]) -> Array:
+        mean, deviation = self._surrogate.predict(self._encoder.encode(points))
+        if not self._exact:
+            return log_expected_improvement(mean, deviation, float(self._values.max())).numpy()
+        return log_expected_hypervolume_improvement(
+            mean,
+            deviation,
+            -torch.as_tensor(_exact(points, self._exact)[:, 0]),
+            front_values=torch.as_tensor(self._values),
+            front_costs=-torch.as_tensor(self._exact_values[:, 0]),
+            reference_value=self._reference,
+            reference_cost=-_exact_reference(self._exact, self._exact_values, self._log_budget)[0],
+        ).numpy()
+
+    def believe(self, points: Sequence[Point]) -> None:
+        self._surrogate.believe(self._encoder.encode(points))
+        self._reached += points
+        self._update()
+
+    def _update(self) -> None:
+        """Predict what has been reached: means carry less noise than measurements."""
+        mean, _ = self._surrogate.predict(self._encoder.encode(self._reached))
+        self._values = np.concatenate([mean.numpy(), self._outside[:, 0]])
+        self._exact_values = np.vstack([_exact(self._reached, self._exact), self._outside[:, 1:]])
+        combined = np.column_stack([self._values, self._exact_values])
+        self._reference = float(_worst_of_front(combined)[0])
+        self.incumbents = _front_points(self._reached, combined[: len(self._reached)])
+
+
+class _SampledGoal:
+    """`qLogNoisyExpectedHypervolumeImprovement` over several surrogates, exact values read off the encoded point."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        surrogates: Sequence[Surrogate],
+        objectives: Sequence[Objective],
+        reached: Sequence[Point],
+        *,
+        log_budget: float,
+        seed: int,
+    ) -> None:
+        self._encoder = encoder
+        self._exact = exact_objectives(objectives)
+        x = encoder.encode(reached)
+        # Standardised values: the smoothing of the acquisition function is tuned to unit scale.
+        means = torch.stack([item.predict_standardized(x)[0] for item in surrogates], dim=-1).numpy()
+        values = np.hstack([means, _exact(reached, self._exact)])
+        reference = _worst_of_front(values)
+        reference[len(surrogates) :] = _exact_reference(self._exact, values[:, len(surrogates) :], log_budget)
+        self.incumbents = _front_points(reached, values)
+        self._pending: list[Point] = []
+        self._acquisition = qLogNoisyExpectedHypervolumeImprovement(
+            model=ModelListGP(*[item.model for item in surrogates]),
+            ref_point=reference.tolist(),
+            X_baseline=torch.as_tensor(x),
+            sampler=SobolQMCNormalSampler(torch.Size([_N_SAMPLES]), seed=seed),
+            objective=GenericMCMultiOutputObjective(self._append_exact),
+            prune_baseline=True,
+        )
+
+    def score(self, points: Sequence[Point]) -> Array:
+        x = torch.as_tensor(self._encoder.encode(points)).unsqueeze(-2)  # n x 1 x d
+        with torch.no_grad():
+            return torch.cat([self._acquisition(chunk) for chunk in x.split(_CHUNK)]).numpy()
+
+    def believe(self, points: Sequence[Point]) -> None:
+        self._pending += points
+        self._acquisition.set_X_pending(torch.as_tensor(self._encoder.encode(self._pending)))
+
+    def _append_exact(self, samples: Tensor, x: Tensor | None = None) -> Tensor:
+        """Measured samples (... x q x m1) beside the exact values of their points (... x q x m)."""
+        if not self._exact or x is None:
+            return samples
+        logarithm = self._encoder.log_cost(x)
+        sign = 1.0 if self._exact[0].direction is Direction.MAXIMIZE else -1.0
+        return torch.cat([samples, (sign * logarithm).expand(samples.shape[:-1]).unsqueeze(-1)], dim=-1)
+
+
+def _exact(points: Sequence[Point], exact: Sequence[Objective]) -> Array:
+    """All-maximise exact values (n x number of exact objectives)."""
+    rows = [exact_values(point.trainable_parameters, exact) for point in points]
+    return np.array(rows, dtype=np.float64).reshape(len(points), len(exact))
+
+
+def _exact_reference(exact: Sequence[Objective], values: Array, log_budget: float) -> Array:
+    """The exact part of the reference point: beyond what is in sight, and beyond the budget of a minimised cost."""
+    worst = [
+        min(column.min(), -log_budget) if objective.direction is Direction.MINIMIZE else column.min()
+        for objective, column in zip(exact, values.T, strict=True)
+    ]
+    return np.array(worst, dtype=np.float64) - _COST_MARGIN
+
+
+def _worst_of_front(values: Array) -> Array:
+    """The worst value of each objective on the front, moved out by `_MARGIN` of its range there.
+
+    The front, not all data: one collapsed trial would otherwise make every cheap configuration look like progress.
+    A front without range borrows that of all data.
+    """
+    front = values[non_dominated_mask(values)]
+    span = np.ptp(front, axis=0)
+    span = np.where(span > 0, span, np.ptp(values, axis=0))
+    return np.asarray(front.min(axis=0) - _MARGIN * np.where(span > 0, span, 1.0))
+
+
+def _front_points(points: Sequence[Point], values: Array) -> tuple[Point, ...]:
+    """The non-dominated points, the best in the first objective first."""
+    members = np.flatnonzero(non_dominated_mask(values))
+    return tuple(points[int(i)] for i in sorted(members, key=lambda i: -values[i, 0]))

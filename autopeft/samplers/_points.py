@@ -1,0 +1,185 @@
+"""Feasible points of a search space: compiled once, drawn, varied and counted out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from autopeft.configuration import BoundSpace, Configuration, OptionValue
+from autopeft.exceptions import InfeasibleError
+from autopeft.samplers._values import FEW, exchanges, grid, random_value
+
+Params = dict[str, OptionValue]
+
+#: Draws in a row without a new feasible configuration before the space is counted out instead.
+_MAX_MISSES = 1000
+#: Compiled points kept; more are forgotten all at once (they are only a cache).
+_MAX_CACHED = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A point of the space that compiles within the budget.
+
+    Args:
+        params: Canonical params: active parameters only.
+        configuration: What they compile to.
+        trainable_parameters: Exact count of it.
+        fingerprint: Its identity.
+    """
+
+    params: Mapping[str, OptionValue]
+    configuration: Configuration
+    trainable_parameters: int
+    fingerprint: str
+
+
+class PointSource:
+    """Where samplers get feasible points from.
+
+    Args:
+        space: What is searched; its compiler decides what is feasible.
+    """
+
+    def __init__(self, space: BoundSpace) -> None:
+        self.space = space
+        self._cache: dict[tuple[tuple[str, OptionValue], ...], Point | None] = {}
+
+    def make(self, params: Mapping[str, OptionValue]) -> Point | None:
+        """Compile a point.
+
+        Args:
+            params: Values of every active parameter; inactive ones are dropped.
+
+        Returns:
+            The point; None if it is infeasible.
+        """
+        return self._make(self.space.canonical(params))
+
+    def draw(self, rng: np.random.Generator, n: int, taken: Collection[str]) -> list[Point]:
+        """New feasible points from uniform draws, without a promise to find enough.
+
+        Args:
+            rng: Source of randomness.
+            n: How many are wanted; at most four times as many draws are made.
+            taken: Fingerprints that must not come back.
+
+        Returns:
+            At most n points with different configurations, in the order drawn.
+        """
+        found: dict[str, Point] = {}
+        for _ in range(4 * n):
+            if len(found) >= n:
+                break
+            point = self._make(self.space.draw(rng))
+            if point is not None and point.fingerprint not in taken:
+                found.setdefault(point.fingerprint, point)
+        return list(found.values())
+
+    def fresh(self, rng: np.random.Generator, n: int, taken: Collection[str]) -> list[Point]:
+        """New feasible points, uniformly drawn; where drawing no longer finds any, the space is counted out.
+
+        Args:
+            rng: Source of randomness.
+            n: How many are wanted.
+            taken: Fingerprints that must not come back.
+
+        Returns:
+            n points with different configurations; fewer only when there are no more (continuous parameters count as
+            grids for that purpose, see `grid`).
+        """
+        found: dict[str, Point] = {}
+        misses = 0
+        while len(found) < n and misses < _MAX_MISSES:
+            point = self._make(self.space.draw(rng))
+            if point is None or point.fingerprint in taken or point.fingerprint in found:
+                misses += 1
+            else:
+                found[point.fingerprint] = point
+                misses = 0
+        if len(found) < n:
+            for point in self.count_out(rng):
+                if point.fingerprint not in taken:
+                    found.setdefault(point.fingerprint, point)
+                if len(found) >= n:
+                    break
+        return list(found.values())
+
+    def count_out(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Every feasible point, continuous parameters on a grid; one configuration may come more than once.
+
+        Args:
+            rng: Shuffles the values of each parameter, so that the first points are no special ones.
+        """
+        values = {
+            item.name: [grid(item)[i] for i in rng.permutation(len(grid(item)))] for item in self.space.parameters
+        }
+        for params in self._assignments({}, values):
+            point = self._compile(params)
+            if point is not None:
+                yield point
+
+    def neighbours(
+        self, point: Point, rng: np.random.Generator, *, few: int = FEW, without: Collection[str] = ()
+    ) -> list[Point]:
+        """Feasible points that differ in one parameter; parameters that become active get a random value.
+
+        Args:
+            point: Where to look around.
+            rng: Chooses the steps along numbers with many values, and the values of parameters that become active.
+            few: Discrete parameters with at most this many other values are exchanged for each of them.
+            without: Names of parameters that keep their values.
+
+        Returns:
+            Points with other configurations than the given one, and different among themselves.
+        """
+        found: dict[str, Point] = {}
+        for parameter in self.space.parameters:
+            if parameter.name not in point.params or parameter.name in without:
+                continue
+            for value in exchanges(parameter, point.params[parameter.name], rng, few=few):
+                other = self._make(self.complete({**point.params, parameter.name: value}, rng))
+                if other is not None and other.fingerprint != point.fingerprint:
+                    found.setdefault(other.fingerprint, other)
+        return list(found.values())
+
+    def complete(self, params: Mapping[str, OptionValue], rng: np.random.Generator) -> Params:
+        """Give every active parameter without a value a random one, and drop inactive ones."""
+        filled = dict(params)
+        while True:
+            active = set(self.space.active(filled))
+            missing = [item for item in self.space.parameters if item.name in active - filled.keys()]
+            if not missing:
+                return dict(self.space.canonical(filled))
+            filled |= {item.name: random_value(item, rng) for item in missing}
+
+    def _make(self, canonical: Params) -> Point | None:
+        key = tuple(canonical.items())
+        if key not in self._cache:
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            self._cache[key] = self._compile(canonical)
+        return self._cache[key]
+
+    def _compile(self, params: Mapping[str, OptionValue]) -> Point | None:
+        try:
+            configuration = self.space.compile(params)
+        except InfeasibleError:
+            return None
+        return Point(
+            params=dict(params),
+            configuration=configuration,
+            trainable_parameters=self.space.parameter_count(configuration),
+            fingerprint=configuration.fingerprint,
+        )
+
+    def _assignments(self, params: Params, values: Mapping[str, list[OptionValue]]) -> Iterator[Params]:
+        """Every complete assignment that extends this one, depth first."""
+        missing = next((name for name in self.space.active(params) if name not in params), None)
+        if missing is None:
+            yield params
+            return
+        for value in values[missing]:
+            yield from self._assignments({**params, missing: value}, values)

@@ -1,0 +1,33 @@
+"""Uniform random search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autopeft.configuration import BoundSpace, OptionValue
+from autopeft.objectives import Objective
+from autopeft.samplers._history import History
+from autopeft.samplers._points import PointSource
+from autopeft.study import Fidelity, Trial
+
+
+class RandomSampler:
+    """Feasible and new points as the space draws them; what was measured does not matter.
+
+    Args:
+        space: What is searched.
+        objectives: What is optimised; ignored.
+        seed: Of the study.
+        fidelity: Of the study's search trials.
+    """
+
+    def __init__(self, *, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity) -> None:
+        self._points = PointSource(space)
+        self._objectives = objectives
+        self._seed = seed
+        self._fidelity = fidelity
+
+    def ask(self, trials: Sequence[Trial], n: int) -> list[dict[str, OptionValue]]:
+        history = History.of(trials, objectives=self._objectives, seed=self._seed, fidelity=self._fidelity)
+        points = self._points.fresh(history.generator(self._seed), n, history.taken)
+        return [dict(point.params) for point in points]
