@@ -17,6 +17,7 @@ from autopeft.exceptions import SearchSpaceError, UnknownNameError
 
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_BYTES: Final = 1_000_000
+_MAX_DEPTH: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +123,6 @@ def read_yaml_text(text: str, source: str) -> tuple[Any, list[str]]:
         raise SearchSpaceError(source, [f"{where}: {error.problem or error.context}."]) from error
     except yaml.YAMLError as error:
         raise SearchSpaceError(source, [f"(file): {' '.join(str(error).split())}."]) from error
-    except RecursionError as error:
-        raise SearchSpaceError(source, ["(file): is nested too deeply."]) from error
     except ValueError as error:
         raise SearchSpaceError(source, [f"(file): has a value that cannot be read: {error}."]) from error
     return data, loader.duplicates
@@ -137,13 +136,21 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.duplicates: list[str] = []
+        self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark: Any = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=self._mark())
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {_MAX_DEPTH} levels deep", problem_mark=self._mark())
         node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
         return node
+
+    def _mark(self) -> Any:
+        """Where the next event stands."""
+        return self.peek_event().start_mark  # type: ignore[no-untyped-call]
 
     def get_single_data(self) -> Any:
         node = self.get_single_node()
