@@ -6,19 +6,24 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from autopeft.export._format import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
 
 #: Version of every JSON document of the command line; grows when a key changes its meaning or goes away.
 SCHEMA_VERSION = 1
 
 # A pipe has no width; tables in it are as wide as they need.
 _PIPE_WIDTH = 400
+
+# Below this a column of prose is a column of single words.
+_MIN_TEXT_WIDTH = {"configuration": 24, "description": 24}
 
 
 class OutputFormat(StrEnum):
@@ -82,26 +87,72 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def make_table(
-    title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Iterable[int] = ()
-) -> Group:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataTable:
     """A table of plain texts: no markup is read from them, and nothing is cut off.
+
+    Where it does not fit side by side, the optional columns go first; then every row becomes a block of lines.
 
     Args:
         title: Shown above, left-aligned.
         headers: Column names.
         rows: Cells.
         numeric: Columns aligned to the right and never wrapped.
+        optional: Columns left out, in this order, where there is no room.
     """
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
 
-    right = frozenset(numeric)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for i, name in enumerate(headers):
-        table.add_column(Text(name), justify="right" if i in right else "left", no_wrap=i in right, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return Group(Text(printable(title), style="bold"), table)
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int]
+    optional: tuple[int, ...] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.measure import Measurement
+        from rich.text import Text
+
+        yield Text(printable(self.title), style="bold")
+        for n_dropped in range(len(self.optional) + 1):
+            dropped = self.optional[:n_dropped]
+            table = self._table([i for i in range(len(self.headers)) if i not in dropped])
+            if Measurement.get(console, options.update(width=10_000), table).minimum <= options.max_width:
+                yield table
+                return
+        for row in self.rows:
+            for name, cell in zip(self.headers, row, strict=True):
+                if cell:
+                    yield Text(f"  {name}: {printable(cell)}", overflow="fold")
+            yield Text("")
+
+    def _table(self, columns: Sequence[int]) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+        for i in columns:
+            name, right = self.headers[i], i in self.numeric
+            table.add_column(
+                Text(name), justify="right" if right else "left", no_wrap=right, min_width=_MIN_TEXT_WIDTH.get(name)
+            )
+        for row in self.rows:
+            table.add_row(*(Text(printable(row[i]), overflow="fold") for i in columns))
+        return table
+
+
+def make_table(
+    title: str,
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numeric: Iterable[int] = (),
+    optional: Iterable[int] = (),
+) -> DataTable:
+    """A `DataTable` of any sequences."""
+    return DataTable(
+        title=title,
+        headers=tuple(headers),
+        rows=tuple(tuple(row) for row in rows),
+        numeric=frozenset(numeric),
+        optional=tuple(optional),
+    )

@@ -20,7 +20,7 @@ _HEIGHT = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Signs:
+class Signs:
     """The characters of a picture."""
 
     other: str
@@ -33,8 +33,13 @@ class _Signs:
     tick: str
 
 
-_UNICODE = _Signs(other="·", front="●", recommended="★", budget="┆", vertical="│", horizontal="─", corner="└", tick="┬")
-_ASCII = _Signs(other=".", front="o", recommended="*", budget=":", vertical="|", horizontal="-", corner="+", tick="+")
+_UNICODE = Signs(other="·", front="●", recommended="★", budget="┆", vertical="│", horizontal="─", corner="└", tick="┬")
+_ASCII = Signs(other=".", front="o", recommended="*", budget=":", vertical="|", horizontal="-", corner="+", tick="+")
+
+
+def plot_signs(*, is_ascii: bool) -> Signs:
+    """The characters of a picture, for terminals that know more than ASCII or not."""
+    return _ASCII if is_ascii else _UNICODE
 
 
 def baseline_marks(study: Study) -> dict[int, str]:
@@ -62,7 +67,7 @@ def front_plot(study: Study, *, width: int, height: int = _HEIGHT, is_ascii: boo
         return Text("Nothing has been measured yet, so there is no plot.", style="dim")
     if width < MIN_WIDTH:
         return Text(f"The plot needs {MIN_WIDTH} columns, but there are {width}.", style="dim")
-    signs = _ASCII if is_ascii else _UNICODE
+    signs = plot_signs(is_ascii=is_ascii)
     values = [value for item in shown if (value := item.value(metric)) is not None]
     rows = _Rows.of(values, height)
     label_width = max(len(rows.label(row)) for row in range(height))
@@ -135,7 +140,7 @@ class _Columns:
         marks = [(self.column(10.0**power), format_short_count(10.0**power)) for power in powers]
         return [(0, "0"), *marks] if self.start > 1 else marks
 
-    def axis(self, signs: _Signs) -> str:
+    def axis(self, signs: Signs) -> str:
         at = {column for column, _ in self.ticks()}
         return "".join(signs.tick if column in at else signs.horizontal for column in range(self.width))
 
@@ -149,7 +154,7 @@ class _Columns:
 
 
 def _draw(
-    study: Study, shown: Sequence[Trial], rows: _Rows, columns: _Columns, signs: _Signs
+    study: Study, shown: Sequence[Trial], rows: _Rows, columns: _Columns, signs: Signs
 ) -> list[list[tuple[str, str]]]:
     """The picture's cells (sign, style), the more important drawn over the less important."""
     metric = study.spec.objectives[0].name
@@ -173,7 +178,7 @@ def _draw(
     return cells
 
 
-def _legend(study: Study, signs: _Signs, width: int) -> str:
+def _legend(study: Study, signs: Signs, width: int) -> str:
     entries = [
         f"{signs.front} front",
         f"{signs.recommended} recommended",

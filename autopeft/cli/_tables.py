@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autopeft.cli._json import status_counts
-from autopeft.cli._output import make_table
-from autopeft.cli._plot import baseline_marks, front_plot
+from autopeft.cli._output import DataTable, make_table
+from autopeft.cli._plot import baseline_marks, front_plot, plot_signs
 from autopeft.export import StudyResult, configuration_grid, display_name, layer_count, report_value
 from autopeft.export._format import (
     format_bytes,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from autopeft.store import StudySummary
 
 
-def trials_table(study: Study, trials: Sequence[Trial], title: str) -> Group:
+def trials_table(study: Study, trials: Sequence[Trial], title: str) -> DataTable:
     """One line per trial; empty cells for what was not measured."""
     metric = study.spec.objectives[0].name
     rows = []
@@ -48,8 +48,8 @@ def trials_table(study: Study, trials: Sequence[Trial], title: str) -> Group:
                 display_name(item) if item.failure is None else f"{item.failure.reason}: {item.failure.message}",
             )
         )
-    headers = ("trial", "kind", "state", metric, "report split", "parameters", "share", "time", "configuration")
-    return make_table(title, headers, rows, numeric=(0, 3, 4, 5, 6, 7))
+    headers = ("trial", "kind", "state", metric, "report", "parameters", "share", "time", "configuration")
+    return make_table(title, headers, rows, numeric=(0, 3, 4, 5, 6, 7), optional=(6, 7, 4))
 
 
 def front_view(study: Study, *, width: int, is_ascii: bool = False) -> Group:
@@ -59,17 +59,18 @@ def front_view(study: Study, *, width: int, is_ascii: bool = False) -> Group:
 
     result = StudyResult.of(study)
     members = sorted(result.front.trials, key=lambda item: item.draft.trainable_parameters)
-    marks = {item.number: "recommended" for item in members if item is result.recommended}
-    parts: list[Text | Group] = [
+    signs = plot_signs(is_ascii=is_ascii)
+    marks = {item.number: signs.recommended if item is result.recommended else signs.front for item in members}
+    parts: list[Text | DataTable] = [
         Text(printable(result.headline), style="bold"),
         Text(""),
-        _marked_table(study, members, "Front of the search, cheapest first", marks, "note"),
+        _marked_table(study, members, "Front of the search, cheapest first", marks),
         Text(""),
         front_plot(study, width=min(width, 100), is_ascii=is_ascii),
     ]
     baselines = study.of_kind(TrialKind.BASELINE)
     if baselines:
-        parts += [Text(""), _marked_table(study, baselines, "Baselines", baseline_marks(study), "in plot")]
+        parts += [Text(""), _marked_table(study, baselines, "Baselines", baseline_marks(study))]
     if result.front.reference_point is not None:
         point = ", ".join(
             f"{item.name} {format_value(value, item.unit)}"
@@ -79,7 +80,7 @@ def front_view(study: Study, *, width: int, is_ascii: bool = False) -> Group:
     return Group(*parts)
 
 
-def _marked_table(study: Study, trials: Sequence[Trial], title: str, marks: dict[int, str], name: str) -> Group:
+def _marked_table(study: Study, trials: Sequence[Trial], title: str, marks: dict[int, str]) -> DataTable:
     metric = study.spec.objectives[0].name
     rows = [
         (
@@ -93,8 +94,10 @@ def _marked_table(study: Study, trials: Sequence[Trial], title: str, marks: dict
         )
         for item in trials
     ]
-    headers = ("trial", name, metric, "report split", "parameters", "share", "configuration")
-    return make_table(title, headers, rows or [("", "", "", "", "", "", "none yet")], numeric=(0, 2, 3, 4, 5))
+    headers = ("trial", "plot", metric, "report", "parameters", "share", "configuration")
+    return make_table(
+        title, headers, rows or [("", "", "", "", "", "", "none yet")], numeric=(0, 2, 3, 4, 5), optional=(5,)
+    )
 
 
 def status_view(study: Study, summary: StudySummary, url: str) -> Group:
@@ -127,7 +130,7 @@ def status_view(study: Study, summary: StudySummary, url: str) -> Group:
     )
 
 
-def studies_table(studies: Sequence[StudySummary]) -> Group:
+def studies_table(studies: Sequence[StudySummary]) -> DataTable:
     """All studies of a database, the latest activity first."""
     rows = [
         (
@@ -164,7 +167,7 @@ def trial_view(study: Study, trial: Trial) -> Group:
         ("finished", format_time(trial.finished_at)),
         ("worker", trial.worker or ""),
     ]
-    parts: list[Text | Group] = [
+    parts: list[Text | DataTable] = [
         make_table(f"Trial {trial.number} of {study.spec.name}", ("fact", "value"), [row for row in facts if row[1]])
     ]
     grid = configuration_grid(trial.configuration, layer_count(study))
@@ -185,7 +188,7 @@ def trial_view(study: Study, trial: Trial) -> Group:
     return Group(*parts)
 
 
-def _results_table(trial: Trial) -> Group | None:
+def _results_table(trial: Trial) -> DataTable | None:
     rows = []
     for item in trial.measurements:
         rows += [(item.split, name, format_score(value)) for name, value in item.metrics.items()]
@@ -195,7 +198,7 @@ def _results_table(trial: Trial) -> Group | None:
     return make_table("Measured", ("split", "quantity", "value"), rows, numeric=(2,)) if rows else None
 
 
-def _curve_table(trial: Trial) -> Group | None:
+def _curve_table(trial: Trial) -> DataTable | None:
     names = list(dict.fromkeys(name for point in trial.curve for name in point.metrics))
     rows = [
         (
@@ -210,7 +213,7 @@ def _curve_table(trial: Trial) -> Group | None:
     return make_table("Learning curve, search split", headers, rows, numeric=range(len(headers))) if rows else None
 
 
-def _environment_table(trial: Trial) -> Group | None:
+def _environment_table(trial: Trial) -> DataTable | None:
     rows = []
     if trial.measurements:
         for key, value in trial.measurements[0].environment.items():
