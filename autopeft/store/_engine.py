@@ -145,7 +145,8 @@ def translated_errors(url: URL) -> Iterator[None]:
 def _translate(url: URL, error: BaseException) -> StoreError:
     detail = " ".join(str(error).split())
     if url.password:
-        detail = detail.replace(str(url.password), "***")
+        # As a word of its own: a short password must not eat the letters of the message.
+        detail = re.sub(rf"(?<!\w){re.escape(str(url.password))}(?!\w)", "***", detail)
     explain = _explain_sqlite if url.get_backend_name() == "sqlite" else _explain_postgres
     return StoreError(explain(url, mask_url(detail)))
 

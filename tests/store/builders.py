@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from autopeft.configuration import Configuration, ModuleSpec, Site
 from autopeft.objectives import COSTS, Direction, Objective
+from autopeft.store import TrialStore
 from autopeft.study import (
     SEARCH_SPLIT,
     CurvePoint,
@@ -13,6 +15,7 @@ from autopeft.study import (
     Fidelity,
     Measurement,
     StudySpec,
+    Trial,
     TrialDraft,
     TrialKind,
 )
@@ -90,3 +93,11 @@ def make_measurement(accuracy: float = 0.6, *, split: str = SEARCH_SPLIT, seed: 
         curve=(make_point(1), make_point(2)),
         predictions=(0.0, 1.0, 2.0, 1.0),
     )
+
+
+def claimed(store: TrialStore, study: str, worker: str = "w", **draft: Any) -> Trial:
+    """Add a trial and claim it."""
+    store.add_trial(study, make_draft(**draft))
+    trial = store.claim_trial(study, worker, lease_s=60)
+    assert trial is not None
+    return trial

@@ -1,0 +1,81 @@
+"""What a test runs in processes of its own: ``python -m tests.store.processes ROLE URL GO WORKER``.
+
+Each waits until the file GO exists, so that all start at once, and prints one JSON value per line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from autopeft.exceptions import TrialConflictError
+from autopeft.store import SqlStore
+from tests.store.builders import make_draft, make_measurement, make_point, make_spec
+
+
+def show(value: object) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def claim(url: str, worker: str) -> None:
+    """Claim until nothing waits."""
+    with SqlStore(url) as store:
+        numbers = []
+        while (trial := store.claim_trial("s", worker, lease_s=600)) is not None:
+            numbers.append(trial.number)
+        show(numbers)
+
+
+def append(url: str, worker: str) -> None:
+    """Add ten trials of its own and ten that everybody adds, under the number that the study had when it was read."""
+    own = 1000 * (1 + "abcdefgh".index(worker))
+    with SqlStore(url) as store:
+        added = []
+        for rank in [*range(1, 11), *range(own, own + 10)]:
+            while True:
+                trials = store.load_study("s").trials
+                draft = make_draft(rank)
+                if draft.identity in {trial.draft.identity for trial in trials}:
+                    break
+                try:
+                    added.append(store.add_trial("s", draft, number=len(trials)).number)
+                    break
+                except TrialConflictError:
+                    continue
+        show(added)
+
+
+def create(url: str, worker: str) -> None:
+    """Open a database that may not exist yet and make sure that the study exists."""
+    with SqlStore(url) as store:
+        store.ensure_study(make_spec())
+        store.set_attribute("s", worker, worker)
+        show(len(store.load_study("s").trials))
+
+
+def write(url: str, worker: str) -> None:
+    """Add, claim, report and complete without end, printing each number once its completion was acknowledged."""
+    with SqlStore(url) as store:
+        rank = 1 + len(store.load_study("s").trials)
+        while True:
+            store.add_trial("s", make_draft(rank))
+            trial = store.claim_trial("s", worker, lease_s=600)
+            assert trial is not None
+            for step in range(3):
+                store.add_point("s", trial.number, worker, make_point(step))
+            store.complete_trial("s", trial.number, worker, [make_measurement()])
+            show(trial.number)
+            rank += 1
+
+
+ROLES: dict[str, Callable[[str, str], None]] = {"claim": claim, "append": append, "create": create, "write": write}
+
+
+if __name__ == "__main__":
+    role, url, go, worker = sys.argv[1:]
+    while not Path(go).exists():
+        time.sleep(0.002)
+    ROLES[role](url, worker)

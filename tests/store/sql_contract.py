@@ -1,0 +1,200 @@
+"""What a store in a database promises beyond the common contract: several processes, and processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from autopeft.exceptions import StoreError
+from autopeft.store import SqlStore, upgrade
+from autopeft.study import TrialState
+from tests.store.builders import FakeClock, claimed, make_draft, make_measurement, make_point, make_spec
+from tests.store.contract import StoreContract
+
+ROOT = Path(__file__).parents[2]
+N_PROCESSES = 3
+
+
+def start(role: str, url: str, go: Path, worker: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.store.processes", role, url, str(go), worker],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_at_once(role: str, url: str, go: Path) -> list[object]:
+    """Run a role in several processes at once; what each printed."""
+    processes = [start(role, url, go, worker) for worker in "abcdefgh"[:N_PROCESSES]]
+    go.touch()
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * N_PROCESSES
+    return [json.loads(output) for output in outputs]
+
+
+class SqlContract(StoreContract):
+    """Subclasses give the fixture ``url``: an empty database of its own for every test."""
+
+    @pytest.fixture
+    def store(self, url: str, clock: FakeClock) -> Iterator[SqlStore]:
+        with SqlStore(url, clock=clock) as store:
+            yield store
+
+    def test_a_second_store_sees_everything(self, store: SqlStore, url: str, study: str) -> None:
+        claimed(store, study)
+        store.add_point(study, 0, "w", make_point(1))
+        store.complete_trial(study, 0, "w", [make_measurement()])
+        with SqlStore(url) as other:
+            assert other.load_study(study) == store.load_study(study)
+            assert other.list_studies() == store.list_studies()
+
+    def test_a_closed_store_opens_again(self, store: SqlStore, study: str) -> None:
+        store.close()
+        assert store.load_study(study).trials == ()
+
+    def test_times_are_real_and_in_utc(self, url: str) -> None:
+        with SqlStore(url) as store:
+            before = datetime.now(UTC)
+            store.create_study(make_spec())
+            trial = store.add_trial("s", make_draft())
+            assert trial.created_at is not None
+            assert trial.created_at.tzinfo is UTC
+            assert abs((trial.created_at - before).total_seconds()) < 60
+
+    def test_leases_expire_by_the_real_clock(self, url: str) -> None:
+        with SqlStore(url) as store:
+            store.create_study(make_spec())
+            store.add_trial("s", make_draft())
+            store.claim_trial("s", "w", lease_s=0.2)
+            assert store.release_expired("s") == []
+            time.sleep(0.25)
+            assert store.release_expired("s") == [0]
+
+    def test_creating_and_upgrading_again_changes_nothing(self, store: SqlStore, url: str, study: str) -> None:
+        before = store.load_study(study)
+        assert upgrade(url) == ("0001", "0001")
+        assert store.load_study(study) == before
+
+    def test_processes_never_claim_the_same_trial(self, store: SqlStore, url: str, study: str, tmp_path: Path) -> None:
+        for rank in range(1, 41):
+            store.add_trial(study, make_draft(rank))
+        claims = run_at_once("claim", url, tmp_path / "go")
+        assert sorted(number for numbers in claims for number in numbers) == list(range(40))  # type: ignore[attr-defined]
+        assert {trial.attempts for trial in store.load_study(study).trials} == {1}
+
+    def test_processes_adding_at_once_leave_no_gap_and_no_double(
+        self, store: SqlStore, url: str, study: str, tmp_path: Path
+    ) -> None:
+        added = run_at_once("append", url, tmp_path / "go")
+        n_trials = 10 + 10 * N_PROCESSES
+        assert sorted(number for numbers in added for number in numbers) == list(range(n_trials))  # type: ignore[attr-defined]
+        trials = store.load_study(study).trials
+        assert [trial.number for trial in trials] == list(range(n_trials))
+        assert len({trial.draft.identity for trial in trials}) == n_trials
+
+    def test_processes_creating_the_same_database_at_once(self, url: str, tmp_path: Path) -> None:
+        assert run_at_once("create", url, tmp_path / "go") == [0] * N_PROCESSES
+        with SqlStore(url) as store:
+            assert len(store.list_studies()) == 1
+            assert store.load_study("s").attributes == {worker: worker for worker in "abcdefgh"[:N_PROCESSES]}
+
+    def test_release_and_heartbeat_race_never_leaves_both(self, store: SqlStore, study: str, clock: FakeClock) -> None:
+        # Either the heartbeat came first and the trial runs on, or the release did and the heartbeat is refused.
+        for rank in range(1, 9):
+            store.add_trial(study, make_draft(rank))
+            store.claim_trial(study, "w", lease_s=1)
+            clock.advance(2)
+            results: dict[str, object] = {}
+
+            def beat(number: int = rank - 1, results: dict[str, object] = results) -> None:
+                try:
+                    store.heartbeat(study, number, "w", 1000)
+                    results["beat"] = True
+                except Exception as error:
+                    results["beat"] = type(error).__name__
+
+            thread = threading.Thread(target=beat)
+            thread.start()
+            released = store.release_expired(study)
+            thread.join()
+            state = store.load_trial(study, rank - 1).state
+            assert (results["beat"], released, state) in (
+                (True, [], TrialState.RUNNING),
+                ("TrialConflictError", [rank - 1], TrialState.WAITING),
+            )
+            if state is TrialState.WAITING:
+                store.claim_trial(study, "w", lease_s=1000)
+
+    def test_a_killed_writer_leaves_all_it_finished_and_nothing_half_done(
+        self, store: SqlStore, url: str, study: str, tmp_path: Path
+    ) -> None:
+        rng = random.Random(0)
+        finished: set[int] = set()
+        go = tmp_path / "go"
+        go.touch()
+        for round_ in range(3):
+            process = start("write", url, go, f"w{round_}")
+            assert process.stdout is not None
+            finished.add(int(process.stdout.readline()))
+            time.sleep(rng.uniform(0.0, 0.1))
+            os.kill(process.pid, signal.SIGKILL)
+            finished.update(int(line) for line in process.stdout.read().split())
+            process.wait(timeout=30)
+            process.stdout.close()
+            self.check_file(url)
+            trials = store.load_study(study).trials
+            assert [trial.number for trial in trials] == list(range(len(trials)))
+            for trial in trials:
+                if trial.number in finished:
+                    assert trial.state is TrialState.COMPLETE
+                if trial.state is TrialState.COMPLETE:
+                    assert trial.measurements == (make_measurement(),)
+                    assert [point.step for point in trial.curve] == [0, 1, 2]
+                else:
+                    assert trial.measurements == ()
+            unfinished = [trial.number for trial in trials if trial.state is not TrialState.COMPLETE]
+            assert len(unfinished) <= 1
+            store.release_expired(study, dead_workers=[f"w{round_}"])
+            for _ in unfinished:
+                again = store.claim_trial(study, "rescue", lease_s=60)
+                assert again is not None
+                for step in range(3):
+                    store.add_point(study, again.number, "rescue", make_point(step))
+                store.complete_trial(study, again.number, "rescue", [make_measurement()])
+        assert len(finished) >= 3
+        assert store.running_workers(study) == {}
+        assert {trial.state for trial in store.load_study(study).trials} == {TrialState.COMPLETE}
+
+    def check_file(self, url: str) -> None:
+        """Ask the database itself whether it is sound, where it can say so."""
+
+    def test_a_forked_child_opens_its_own_connection(self, store: SqlStore, study: str) -> None:
+        store.add_trial(study, make_draft(1))
+        child = os.fork()
+        if child == 0:  # pragma: no cover - runs in the child
+            try:
+                store.add_trial(study, make_draft(2))
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert store.add_trial(study, make_draft(3)).number == 2
+
+    def test_newer_schema_is_refused_with_a_way_out(self, store: SqlStore, url: str) -> None:
+        with store._engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE autopeft_version SET version_num = '9999'")
+        for opening in (SqlStore, upgrade):
+            with pytest.raises(StoreError, match=r"schema 9999, which is newer .* pip install --upgrade autopeft"):
+                opening(url)
