@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -157,7 +158,9 @@ def _style(id_prefix: str) -> Iterator[None]:
     """Settings of matplotlib for one figure; its ids depend on the prefix alone: equal input, equal output."""
     import matplotlib as mpl
 
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": id_prefix}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": id_prefix}), warnings.catch_warnings():
+        # Text is drawn by whoever shows the picture, with fonts of their own; here it is only measured.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
