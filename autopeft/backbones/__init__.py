@@ -2,6 +2,19 @@
 
 from autopeft.backbones._architectures import ARCHITECTURES, Architecture
 from autopeft.backbones._backbone import Backbone, wrap_model
+from autopeft.backbones._load import BackboneDescription, describe_backbone, load_backbone
 from autopeft.backbones._sites import LinearSite
+from autopeft.backbones._source import BACKBONES, EmbeddedBackbone
 
-__all__ = ["ARCHITECTURES", "Architecture", "Backbone", "LinearSite", "wrap_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "BACKBONES",
+    "Architecture",
+    "Backbone",
+    "BackboneDescription",
+    "EmbeddedBackbone",
+    "LinearSite",
+    "describe_backbone",
+    "load_backbone",
+    "wrap_model",
+]

@@ -308,8 +308,8 @@ def _settle_padding(model: Any, tokenizer: Any, name: str, *, has_padded_positio
             tokenizer.pad_token = token
         if has_padded_positions and config.pad_token_id != tokenizer.pad_token_id:
             raise BackboneError(
-                f"backbone {name}: the tokenizer pads with token {tokenizer.pad_token_id}, but the model counts positions "
-                f"by padding token {config.pad_token_id}; take the model's own tokenizer."
+                f"backbone {name}: the tokenizer pads with token {tokenizer.pad_token_id}, but the model counts "
+                f"positions by padding token {config.pad_token_id}; take the model's own tokenizer."
             )
         config.pad_token_id = tokenizer.pad_token_id
     if config.pad_token_id is None:
