@@ -66,9 +66,7 @@ def test_fingerprint_does_not_depend_on_the_process() -> None:
     configuration = Configuration.make(
         [(Site(part="q", layer=0), ModuleSpec.make("lora", 8, scale=2.0))], learning_rate=1e-3
     )
-    text = (
-        '{"learning_rate":0.001,"modules":[{"layer":0,"options":{"scale":2.0},"part":"q","size":8,"type":"lora"}]}'
-    )
+    text = '{"learning_rate":0.001,"modules":[{"layer":0,"options":{"scale":2.0},"part":"q","size":8,"type":"lora"}]}'
     code = f"import hashlib; print(hashlib.sha256({text!r}.encode()).hexdigest()[:16])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert configuration.fingerprint == done.stdout.strip()

@@ -1,0 +1,202 @@
+"""Oracles: expansion written out by hand, and brute force over scaling factors."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autopeft.configuration import BoundSpace, Configuration, parse_search_space
+from autopeft.configuration._compile import PlannedModule, at_size_one, shrink
+from autopeft.configuration._space import ModuleRule, PartsRule, SizeRule
+from autopeft.exceptions import InfeasibleError
+from tests.configuration.examples import TYPES, bert_shapes, llama_shapes
+
+DEFINITION: dict[str, Any] = {
+    "name": "small",
+    "description": "Everything the file format has.",
+    "parameters": {
+        "lora": {"type": "bool"},
+        "rank": {"type": "int", "low": 1, "high": 16, "when": {"lora": True}},
+        "parts": {"type": "categorical", "choices": ["qv", "ffn"], "when": {"lora": True}},
+        "profile": {"type": "categorical", "choices": ["flat", "increasing"], "when": {"lora": True}},
+        "k": {"type": "int", "low": 0, "high": 10},
+        "gate": {"type": "categorical", "choices": ["all", "top", "bits"]},
+        "share": {"type": "float", "low": 0.1, "high": 1.0, "when": {"gate": "top"}},
+        "bit": {"type": "bool", "per_layer": True, "when": {"gate": "bits"}},
+        "rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+    },
+    "modules": {
+        "lora": {
+            "when": {"lora": True},
+            "size": "rank",
+            "profile": "profile",
+            "parts": {"parameter": "parts", "lists": {"qv": ["q", "v"], "ffn": ["up", "gate", "down"]}},
+            "options": {"scale": 1.0},
+        },
+        "prefix": {"size": {"hidden_size_halvings": "k"}, "parts": ["attention"]},
+        "bitfit": {"when": {"k": [10]}, "parts": ["bias"]},
+    },
+    "layers": {
+        "parameter": "gate",
+        "rules": {"all": "all", "top": {"top_share": "share"}, "bits": {"bits": "bit"}},
+    },
+    "learning_rate": "rate",
+    "budget": "scale",
+}
+SHAPES = bert_shapes(n_layers=4, hidden=48, ffn=96, heads=4)
+
+
+def bound(cap: int | None = None, shapes: Any = SHAPES, **changes: Any) -> BoundSpace:
+    space = parse_search_space({**DEFINITION, **changes}, TYPES)
+    return BoundSpace(space=space, shapes=shapes, module_types=TYPES, budget=cap)
+
+
+def modules(configuration: Configuration) -> set[tuple[str, int | None, str, int | None]]:
+    return {
+        (item.module.type, item.module.size, item.site.part, item.site.layer) for item in configuration.placements
+    }
+
+
+ALL = {"lora": False, "k": 2, "gate": "all", "rate": 1e-3}
+
+
+def test_halvings_give_floor_of_the_hidden_size() -> None:
+    assert modules(bound().compile(ALL)) == {("prefix", 12, "attention", layer) for layer in range(4)}
+    sizes = [next(iter(modules(bound().compile({**ALL, "k": k}))))[1] for k in range(6)]
+    assert sizes == [48, 24, 12, 6, 3, 1]
+
+
+def test_size_zero_is_absent() -> None:
+    """floor(48 / 2^6) = 0: nothing is left; with k = 10 a condition switches another module on."""
+    with pytest.raises(InfeasibleError, match="tunes nothing"):
+        bound().compile({**ALL, "k": 6})
+    assert modules(bound().compile({**ALL, "k": 10})) == {("bitfit", None, "bias", layer) for layer in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("share", "layers"), [(0.1, {3}), (0.25, {3}), (0.26, {2, 3}), (0.75, {1, 2, 3}), (1.0, {0, 1, 2, 3})]
+)
+def test_top_share_rounds_up(share: float, layers: set[int]) -> None:
+    found = modules(bound().compile({**ALL, "gate": "top", "share": share}))
+    assert {layer for *_, layer in found} == layers
+
+
+def test_bits_gate_layers_and_profiles_span_what_is_left() -> None:
+    bits = {"bit_0": True, "bit_1": False, "bit_2": True, "bit_3": True}
+    point = {**ALL, "k": 6, "gate": "bits", **bits, "lora": True, "rank": 10, "parts": "qv", "profile": "increasing"}
+    # Weights 1, 2.5, 4 have mean 2.5: sizes 4, 10, 16.
+    expected = {("lora", size, part, layer) for size, layer in ((4, 0), (10, 2), (16, 3)) for part in ("q", "v")}
+    assert modules(bound().compile(point)) == expected
+    assert dict(bound().compile(point).placements[0].module.options) == {"scale": 1.0}
+
+
+def test_no_bit_set_is_infeasible() -> None:
+    point = {**ALL, "gate": "bits", **{f"bit_{layer}": False for layer in range(4)}}
+    assert bound().contains(point)
+    with pytest.raises(InfeasibleError, match="tunes nothing"):
+        bound().compile(point)
+
+
+def test_sites_that_the_backbone_lacks_are_absent() -> None:
+    point = {**ALL, "lora": True, "rank": 2, "parts": "ffn", "profile": "flat"}
+    bert = modules(bound().compile(point))
+    assert {part for type, _, part, _ in bert if type == "lora"} == {"up", "down"}
+    llama = bound(shapes=llama_shapes())
+    assert {part for type, _, part, _ in modules(llama.compile(point)) if type == "lora"} == {"up", "gate", "down"}
+    with pytest.raises(InfeasibleError, match="tunes nothing"):
+        llama.compile({**ALL, "k": 10})  # BitFit alone, on a backbone without biases
+
+
+def test_learning_rate_has_three_digits() -> None:
+    assert bound().compile({**ALL, "rate": 0.00123456}).learning_rate == 0.00123
+    assert bound(learning_rate=0.01, parameters=_without("rate")).compile(_without_rate(ALL)).learning_rate == 0.01
+
+
+def _without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in DEFINITION["parameters"].items() if key != name}
+
+
+def _without_rate(point: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in point.items() if key != "rate"}
+
+
+def test_size_per_layer() -> None:
+    changes = {
+        "parameters": {
+            "on": {"type": "bool", "per_layer": True},
+            "rank": {"type": "int", "low": 1, "high": 8, "per_layer": True, "when": {"on": True}},
+        },
+        "modules": {"lora": {"when": {"on": True}, "size": "rank", "parts": ["q"]}},
+        "layers": "all",
+        "learning_rate": 1e-3,
+    }
+    point = {"on_0": True, "on_1": False, "on_2": False, "on_3": True, "rank_0": 5, "rank_3": 2}
+    assert modules(bound(**changes).compile(point)) == {("lora", 5, "q", 0), ("lora", 2, "q", 3)}
+
+
+def test_two_rules_of_a_type_at_different_parts() -> None:
+    changes = {
+        "parameters": {"rank": {"type": "int", "low": 1, "high": 8}},
+        "modules": {
+            "attention_lora": {"type": "lora", "size": "rank", "parts": ["q"]},
+            "ffn_lora": {"type": "lora", "size": 3, "parts": ["down"]},
+        },
+        "layers": "all",
+        "learning_rate": 1e-3,
+    }
+    found = modules(bound(**changes).compile({"rank": 7}))
+    assert found == {item for layer in range(4) for item in (("lora", 7, "q", layer), ("lora", 3, "down", layer))}
+
+
+RULE = ModuleRule(name="lora", type="lora", parts=PartsRule(lists=(("", ("q",)),)), size=SizeRule(constant=1))
+
+
+def planned(sizes: list[int | None]) -> list[PlannedModule]:
+    return [PlannedModule(rule=RULE, layer=layer, part="q", size=size) for layer, size in enumerate(sizes)]
+
+
+def cost(item: PlannedModule) -> int:
+    """Affine in the size, different in each layer; modules without a size cost 7."""
+    return 7 if item.size is None else (item.layer + 2) * item.size + 3
+
+
+def scaled(sizes: list[int | None], factor: Fraction) -> list[int | None]:
+    return [None if size is None else max(1, int(size * factor)) for size in sizes]
+
+
+@given(st.lists(st.none() | st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 1500))
+def test_shrink_finds_the_largest_factor(sizes: list[int | None], budget: int) -> None:
+    """Oracle: every factor j / size in exact fractions, the largest that fits."""
+    factors = {Fraction(j, size) for size in sizes if size is not None for j in range(1, size + 1)} | {Fraction(1)}
+    fitting = [
+        candidate
+        for factor in sorted(factors)
+        if sum(map(cost, planned(candidate := scaled(sizes, factor)))) <= budget
+    ]
+    least = sum(map(cost, at_size_one(planned(sizes))))
+    if least > budget:
+        with pytest.raises(InfeasibleError, match=f"needs {least:,} parameters even with every size at 1"):
+            shrink(planned(sizes), budget, cost)
+        return
+    found = [item.size for item in shrink(planned(sizes), budget, cost)]
+    assert found == (fitting[-1] if fitting else [None if size is None else 1 for size in sizes])
+
+
+def test_the_budget_is_used_up_to_the_next_step() -> None:
+    point = {**ALL, "k": 0, "lora": True, "rank": 16, "parts": "ffn", "profile": "increasing"}
+    free = bound()
+    full = free.parameter_count(free.compile(point))
+    for budget in (full, full - 1, full // 2, full // 10):
+        tight = bound(budget)
+        found = tight.parameter_count(tight.compile(point))
+        assert 0.8 * budget < found <= budget
+
+
+def test_reject_refuses_what_scale_would_shrink() -> None:
+    needed = bound().parameter_count(bound().compile(ALL))
+    fits, not_quite = bound(needed, budget="reject"), bound(needed - 1, budget="reject")
+    assert fits.parameter_count(fits.compile(ALL)) == needed
+    with pytest.raises(InfeasibleError, match=f"needs {needed:,} parameters, but the budget is {needed - 1:,}"):
+        not_quite.compile(ALL)
