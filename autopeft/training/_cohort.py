@@ -1,0 +1,284 @@
+"""The training loop: K candidates as one batch of K x B rows, each as if it were alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from autopeft.exceptions import DivergenceError, OutOfMemoryError
+from autopeft.modules import Injection
+from autopeft.study import CurvePoint, Failure
+from autopeft.training._batches import Batch, BatchPlan, split_batch
+from autopeft.training._costs import PeakMemory, synchronize
+from autopeft.training._data import TaskData
+from autopeft.training._forward import CohortForward, to_predictions
+from autopeft.training._inputs import ResidentSplit
+from autopeft.training._job import Job, PointCallback
+from autopeft.training._optimizer import FlatAdamW
+from autopeft.training._schedule import learning_rate_factor
+from autopeft.training._settings import TrainingSettings
+
+#: After memory ran out, a batch is cut into this many micro-batches for the rest of the run.
+_MICRO_BATCHES = 4
+#: Padded tokens per evaluation batch, over all candidates: what fills the device without thrashing its caches.
+_EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65_536}
+#: Losses are looked at every so many steps: a look makes a GPU wait, and costs nothing on a CPU.
+_STEPS_PER_LOOK = {"cpu": 1, "cuda": 32}
+
+
+@dataclass(slots=True, kw_only=True)
+class Candidate:
+    """How far one job has come.
+
+    Args:
+        job: What was asked for.
+        curve: Points so far.
+        failure: Why it ended without a result.
+        is_stopped_early: Whether the callback ended it.
+        steps: Optimizer steps done.
+        examples: Examples seen.
+        tokens: Tokens seen, padding excluded.
+        train_time_s: Its share of the time spent training.
+        wall_time_s: Its share of all time, evaluation included.
+    """
+
+    job: Job
+    curve: list[CurvePoint] = field(default_factory=list)
+    failure: Failure | None = None
+    is_stopped_early: bool = False
+    steps: int = 0
+    examples: int = 0
+    tokens: int = 0
+    train_time_s: float = 0.0
+    wall_time_s: float = 0.0
+
+    @property
+    def is_active(self) -> bool:
+        return self.failure is None and not self.is_stopped_early
+
+
+class Cohort:
+    """Trains injected candidates of one fidelity.
+
+    Args:
+        injection: Their modules.
+        forward: Their forward pass.
+        task: Kind and metrics.
+        splits: Resident splits by name.
+        settings: Training settings.
+        candidates: One per job, in the order of the injection.
+        on_point: Told about every new point with the candidate's index; True stops it.
+        memory: Samples peak memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        injection: Injection,
+        forward: CohortForward,
+        task: TaskData,
+        splits: dict[str, ResidentSplit],
+        settings: TrainingSettings,
+        candidates: Sequence[Candidate],
+        on_point: PointCallback,
+        memory: PeakMemory,
+    ) -> None:
+        self._injection = injection
+        self._forward = forward
+        self._task = task
+        self._splits = splits
+        self._settings = settings
+        self.candidates = candidates
+        self._on_point = on_point
+        self._memory = memory
+        self._device = injection.parameters[0].tensor.device
+        self._optimizer = FlatAdamW(
+            injection.parameters,
+            [item.job.configuration.learning_rate for item in candidates],
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+        )
+        fidelity = candidates[0].job.fidelity
+        train = splits["train"]
+        self._plan = BatchPlan(train.lengths, fidelity.train_examples, settings.batch_size)
+        self._n_steps = self._plan.steps_per_epoch * fidelity.epochs
+        self._n_parts = 1
+        self._losses: list[Tensor] = []
+        self._loss_sums = [0.0] * len(candidates)
+        self._loss_steps = 0
+        self._clock = time.perf_counter()
+
+    @property
+    def active(self) -> list[int]:
+        """Candidates still in training."""
+        return [index for index, item in enumerate(self.candidates) if item.is_active]
+
+    def train(self) -> None:
+        """Train until every candidate has finished, failed or been stopped.
+
+        Raises:
+            OutOfMemoryError: If memory runs out although batches are cut into micro-batches.
+        """
+        step = 0
+        self._clock = time.perf_counter()
+        for epoch in range(self.candidates[0].job.fidelity.epochs):
+            seeds = {item.job.seed for item in self.candidates if item.is_active}
+            batches = {seed: self._plan.epoch(seed, epoch) for seed in seeds}
+            points = self._point_steps(epoch)
+            for i in range(self._plan.steps_per_epoch):
+                active = self.active
+                if not active:
+                    return
+                self._step(step, [batches[self.candidates[k].job.seed][i] for k in active], active)
+                step += 1
+                if step in points:
+                    self._look()
+                    self._point(step)
+                elif step % _STEPS_PER_LOOK.get(self._device.type, 1) == 0:
+                    self._look()
+
+    def predictions(self, split: str, active: Sequence[int]) -> Tensor:
+        """Outputs of some candidates for every example of a split, shape (k, n, labels), on the CPU.
+
+        Raises:
+            OutOfMemoryError: If even batches of a sixteenth of the usual size do not fit.
+        """
+        self._injection.select(active)
+        max_tokens = _EVALUATION_TOKENS.get(self._device.type, 2048)
+        for shrink in (1, 4, 16):
+            try:
+                return self._forward.predict(self._splits[split], active, max_tokens // shrink)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            release_memory(self._device)
+        raise OutOfMemoryError(f"evaluation batches of {max_tokens // 16} tokens do not fit into memory.")
+
+    def _point_steps(self, epoch: int) -> set[int]:
+        n, per_epoch = self._plan.steps_per_epoch, min(self._settings.evaluations_per_epoch, self._plan.steps_per_epoch)
+        return {epoch * n + math.ceil(n * (i + 1) / per_epoch) for i in range(per_epoch)}
+
+    def _step(self, step: int, batches: Sequence[Batch], active: Sequence[int]) -> None:
+        """One optimizer step; if memory runs out, the same step again in micro-batches."""
+        try:
+            losses = self._accumulate(step, batches, active)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            losses = None
+        if losses is None:
+            # Outside the handler: the exception holds the frames, and these the tensors that must be freed.
+            if self._n_parts > 1:
+                rows = -(-self._settings.batch_size // self._n_parts)
+                raise OutOfMemoryError(f"even micro-batches of {rows} examples do not fit into memory.")
+            self._n_parts = min(_MICRO_BATCHES, self._settings.batch_size)
+            release_memory(self._device)
+            self._step(step, batches, active)
+            return
+        self._optimizer.step(learning_rate_factor(step, self._n_steps, self._settings.warmup_share), active)
+        self._losses.append(losses)
+        self._memory.sample()
+        for k, batch in zip(active, batches, strict=True):
+            item = self.candidates[k]
+            item.steps += 1
+            item.examples += len(batch.rows)
+            item.tokens += int(self._splits["train"].lengths[batch.rows].sum())
+
+    def _accumulate(self, step: int, batches: Sequence[Batch], active: Sequence[int]) -> Tensor:
+        """Gradients of the whole batch, in as many parts as memory asks for; the losses, shape (k,)."""
+        self._optimizer.zero_grad()
+        n_examples = len(batches[0].rows)
+        total: Tensor | None = None
+        parts = [split_batch(batch, self._n_parts) for batch in batches]
+        for micro_batches in zip(*parts, strict=True):
+            self._injection.begin_batch(step, training=True)
+            losses = self._forward.losses(
+                self._splits["train"], micro_batches, n_examples, active, self._task.kind
+            )
+            losses.sum().backward()
+            total = losses.detach() if total is None else total + losses.detach()
+        assert total is not None
+        return total
+
+    def _look(self) -> None:
+        """Read the losses since the last look; a candidate with one that is not finite has diverged."""
+        if not self._losses:
+            return
+        active = self.active
+        values = torch.stack(self._losses).double().cpu()
+        self._losses.clear()
+        self._loss_steps += len(values)
+        for column, k in enumerate(active):
+            self._loss_sums[k] += float(values[:, column].sum())
+            if not bool(torch.isfinite(values[:, column]).all()):
+                self._fail(k, DivergenceError("the training loss is not finite."))
+        if len(self.active) < len(active):
+            self._drop()
+
+    def _point(self, step: int) -> None:
+        """Evaluate the active candidates, report the points, and drop who diverged or was stopped."""
+        active = self.active
+        if not active:
+            return
+        self._tick(active, training=True)
+        logits = self.predictions("search", active)
+        self._tick(active, training=False)
+        targets = self._splits["search"].tokens.targets
+        for row, k in enumerate(active):
+            item = self.candidates[k]
+            try:
+                metrics = self._task.evaluate(to_predictions(logits[row], self._task.kind), targets)
+            except DivergenceError as error:
+                self._fail(k, error)
+                continue
+            metrics = {**metrics, "train_loss": self._loss_sums[k] / max(1, self._loss_steps)}
+            point = CurvePoint(
+                step=step, epoch=step / self._plan.steps_per_epoch, metrics=metrics, wall_time_s=item.wall_time_s
+            )
+            item.curve.append(point)
+            if self._on_point(k, point) and step < self._n_steps:
+                item.is_stopped_early = True
+        self._loss_sums = [0.0] * len(self.candidates)
+        self._loss_steps = 0
+        self._drop()
+        self._clock = time.perf_counter()
+
+    def _drop(self) -> None:
+        active = self.active
+        if active:
+            self._injection.select(active)
+
+    def _fail(self, k: int, error: DivergenceError) -> None:
+        step = self.candidates[k].steps
+        self.candidates[k].failure = Failure(
+            reason="divergence", message=f"Training diverged by step {step} of {self._n_steps}: {error}"
+        )
+
+    def _tick(self, active: Sequence[int], *, training: bool) -> None:
+        """Share the time since the last tick among the active candidates."""
+        synchronize(self._device)
+        now = time.perf_counter()
+        share = (now - self._clock) / len(active)
+        self._clock = now
+        for k in active:
+            self.candidates[k].wall_time_s += share
+            self.candidates[k].train_time_s += share if training else 0.0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def release_memory(device: torch.device) -> None:
+    """Give cached blocks back, so that a smaller attempt finds them."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

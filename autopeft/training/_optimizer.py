@@ -1,0 +1,174 @@
+"""AdamW over one flat buffer, with a learning rate and a gradient norm of its own for every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_BETAS = (0.9, 0.999)
+_EPS = 1e-8
+
+
+class OwnedTensor(Protocol):
+    """A trained tensor whose leading axis runs over candidates; `autopeft.modules.OwnedParameter` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tensor(self) -> Tensor:
+        """Float32 leaf, shape (k, ...)."""
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """Owner of each leading row."""
+
+
+class FlatAdamW:
+    r"""AdamW in which every candidate is updated as if it were alone.
+
+    All trained tensors become views into one flat buffer, and their gradients views into another, so that a step is a
+    few operations however many tensors there are. For candidate k with gradient g_k, peak learning rate l_k and
+    schedule factor f:
+
+    .. math::
+        \hat g_k = g_k \min(1, c / \lVert g_k \rVert), \quad
+        \theta_k \leftarrow (1 - f l_k \lambda)\,\theta_k
+            - f l_k\, \frac{\hat m_k}{\sqrt{\hat v_k} + \epsilon}
+
+    With one candidate this is `torch.optim.AdamW` (fused) and `torch.nn.utils.clip_grad_norm_` (AdamW: arXiv
+    1711.05101).
+
+    Args:
+        parameters: The trained tensors; their storage moves into the flat buffer.
+        learning_rates: Peak learning rate of each candidate.
+        weight_decay: Lambda; tensors with a single value per feature (biases, scales, norms) are spared.
+        max_grad_norm: c; None never clips.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[OwnedTensor],
+        learning_rates: Sequence[float],
+        *,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = 1.0,
+    ) -> None:
+        device = parameters[0].tensor.device
+        self._parameters = tuple(parameters)
+        self._rates = torch.tensor(learning_rates, dtype=torch.float32, device=device)
+        self._host_rates = tuple(learning_rates)
+        self._weight_decay = weight_decay
+        self._max_grad_norm = max_grad_norm
+        self._step = 0
+        self._values, self.gradients = _flatten([item.tensor for item in parameters])
+        owners = [owner for item in parameters for owner in item.candidates]
+        sizes = [item.tensor[0].numel() for item in parameters for _ in item.candidates]
+        if len(learning_rates) == 1:
+            flat = torch.nn.Parameter(self._values)
+            flat.grad = self.gradients
+            self._fused: torch.optim.AdamW | None = torch.optim.AdamW(
+                [flat], lr=learning_rates[0], betas=_BETAS, eps=_EPS, weight_decay=0.0, fused=True
+            )
+        else:
+            self._fused = None
+            self._first = torch.zeros_like(self._values)
+            self._second = torch.zeros_like(self._values)
+            # Row r of the tensors' leading axes belongs to candidate owners[r]; shape (k, rows).
+            self._membership = torch.nn.functional.one_hot(torch.tensor(owners), len(learning_rates)).T.bool().to(device)
+            self._owner = torch.repeat_interleave(torch.tensor(owners), torch.tensor(sizes)).to(device)
+        decays = torch.tensor([float(item.tensor.dim() > 2) for item in parameters for _ in item.candidates])
+        self._decays = torch.repeat_interleave(decays, torch.tensor(sizes)).to(device) if weight_decay else None
+
+    @property
+    def n_values(self) -> int:
+        """Trained numbers, padding included."""
+        return self._values.numel()
+
+    def zero_grad(self) -> None:
+        """Set every gradient to zero, in place: the views stay."""
+        self.gradients.zero_()
+
+    def gradient_norms(self) -> Tensor:
+        """Euclidean norm of each candidate's gradient, shape (k,)."""
+        if self._fused is not None:
+            return torch.linalg.vector_norm(self.gradients).reshape(1)
+        rows = [
+            torch.linalg.vector_norm(item.tensor.grad.flatten(1), dim=1)
+            for item in self._parameters
+            if item.tensor.grad is not None
+        ]
+        # Not a matrix product: there, one candidate's infinity times 0 would be NaN for all the others.
+        return torch.where(self._membership, torch.cat(rows).square(), 0.0).sum(1).sqrt()
+
+    @torch.no_grad()
+    def step(self, factor: float, active: Sequence[int] | None = None) -> Tensor:
+        """Clip and update.
+
+        Args:
+            factor: Of the schedule, on every peak learning rate, in [0, 1].
+            active: Candidates to update; the others keep their values. None means all.
+
+        Returns:
+            Gradient norms before clipping, shape (k,).
+        """
+        norms = self.gradient_norms()
+        self._step += 1
+        if self._fused is not None:
+            self._fused_step(factor, norms)
+        else:
+            self._cohort_step(factor, norms, active)
+        return norms
+
+    def _fused_step(self, factor: float, norms: Tensor) -> None:
+        assert self._fused is not None
+        if self._max_grad_norm is not None:
+            self.gradients.mul_(_clip_scales(norms, self._max_grad_norm))
+        rate = self._host_rates[0] * factor
+        if self._decays is not None:
+            self._values.mul_(1 - rate * self._weight_decay * self._decays)
+        self._fused.param_groups[0]["lr"] = rate
+        self._fused.step()
+
+    def _cohort_step(self, factor: float, norms: Tensor, active: Sequence[int] | None) -> None:
+        gradients = self.gradients
+        if self._max_grad_norm is not None:
+            gradients.mul_(_clip_scales(norms, self._max_grad_norm)[self._owner])
+        rates = self._rates * factor
+        if active is not None and len(active) < len(rates):
+            mask = torch.zeros_like(rates)
+            mask[torch.tensor(list(active), device=rates.device)] = 1.0
+            rates = rates * mask
+        rate = rates[self._owner]
+        if self._decays is not None:
+            self._values.mul_(1 - rate * self._weight_decay * self._decays)
+        self._first.lerp_(gradients, 1 - _BETAS[0])
+        self._second.mul_(_BETAS[1]).addcmul_(gradients, gradients, value=1 - _BETAS[1])
+        correction = 1 - _BETAS[0] ** self._step
+        denominator = (self._second.sqrt() / (1 - _BETAS[1] ** self._step) ** 0.5).add_(_EPS)
+        update = self._first / denominator
+        # A dropped candidate that diverged has non-finite moments, and 0 * NaN would still be NaN.
+        self._values.sub_(torch.where(rate > 0, update * rate / correction, 0.0))
+
+
+def _clip_scales(norms: Tensor, limit: float) -> Tensor:
+    return (limit / (norms + 1e-6)).clamp(max=1.0)
+
+
+def _flatten(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Move tensors into one buffer and give each a gradient that is a view into another."""
+    total = sum(tensor.numel() for tensor in tensors)
+    values = torch.empty(total, dtype=torch.float32, device=tensors[0].device)
+    gradients = torch.zeros_like(values)
+    start = 0
+    for tensor in tensors:
+        stop = start + tensor.numel()
+        view = values[start:stop].view(tensor.shape)
+        view.copy_(tensor.detach())
+        tensor.data = view
+        tensor.grad = gradients[start:stop].view(tensor.shape)
+        start = stop
+    return values, gradients
