@@ -190,7 +190,7 @@ class _Parser:
                 reader.problem(join(key, "parts"), f"{kind.name} cannot stand at {part}; it can at {allowed}.")
         profile = self._profile(join(key, "profile"), data["profile"], context) if "profile" in data else "flat"
         per_layer = size is not None and size.parameter is not None and self._is_vector(size.parameter)
-        if profile != "flat" and (size is None or per_layer):
+        if profile != "flat" and ("size" not in data or per_layer):
             why = "it has a size of its own in each layer" if per_layer else "it has no size"
             reader.problem(join(key, "profile"), f"must be flat, because {why}.")
         options = self._options(join(key, "options"), data["options"]) if "options" in data else ()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, Final
+
+#: Every count and size of a backbone is far below; floats still tell neighbours apart.
+_MAX_INTEGER: Final = 10**15
 
 
 class Reader:
@@ -63,6 +66,9 @@ class Reader:
         """A whole number, at least `low`."""
         if isinstance(value, bool) or not isinstance(value, int):
             self.problem(key, f"must be a whole number, but got {describe(value)}.")
+            return None
+        if abs(value) > _MAX_INTEGER:
+            self.problem(key, f"must be at most {_MAX_INTEGER:,} in size, but got {describe(value)}.")
             return None
         if low is not None and value < low:
             self.problem(key, f"must be at least {low}, but got {value}.")

@@ -85,11 +85,19 @@ def test_inactive_dimensions_are_ignored(seed: int, other: int) -> None:
     assert fresh.fingerprint == SPACE.compile(point).fingerprint
 
 
-@given(seeds, seeds)
-def test_equal_configurations_have_equal_fingerprints(left: int, right: int) -> None:
-    tiny = bound(shapes=bert_shapes(n_layers=1, hidden=8, ffn=16, heads=2), budget=40)
-    one, other = (tiny.compile(tiny.sample(np.random.default_rng(seed))) for seed in (left, right))
-    assert (one == other) == (one.fingerprint == other.fingerprint)
+def test_equal_configurations_have_equal_fingerprints() -> None:
+    """At one learning rate and a tight budget many different points meet in few configurations."""
+    tiny = bound(shapes=bert_shapes(n_layers=1, hidden=8, ffn=16, heads=2), budget=60)
+    rng = np.random.default_rng(0)
+    points = [{**tiny.sample(rng), "learning_rate": 1e-3} for _ in range(400)]
+    by_fingerprint: dict[str, set[Any]] = {}
+    for point in points:
+        configuration = tiny.compile(point)
+        by_fingerprint.setdefault(configuration.fingerprint, set()).add(configuration)
+    assert {len(group) for group in by_fingerprint.values()} == {1}
+    assert len(set().union(*by_fingerprint.values())) == len(by_fingerprint)
+    n_points = len({tuple(sorted(point.items())) for point in points})
+    assert 5 < len(by_fingerprint) < n_points / 5
 
 
 def test_different_points_of_one_configuration_meet() -> None:
@@ -173,7 +181,9 @@ def test_a_space_without_a_site_on_the_backbone() -> None:
 
 @pytest.mark.parametrize("name", ["default", "autopeft"])
 @pytest.mark.parametrize(
-    "shapes", [MINILM, llama_shapes(), bert_shapes(n_layers=24, hidden=1024, ffn=4096)], ids=["minilm", "llama", "large"]
+    "shapes",
+    [MINILM, llama_shapes(), bert_shapes(n_layers=24, hidden=1024, ffn=4096)],
+    ids=["minilm", "llama", "large"],
 )
 def test_every_space_binds_to_every_backbone(name: str, shapes: Any) -> None:
     space = bound(None, name, shapes)
@@ -182,7 +192,9 @@ def test_every_space_binds_to_every_backbone(name: str, shapes: Any) -> None:
         point = space.sample(rng)
         configuration = space.compile(point)
         assert space.parameter_count(configuration) > 0
-        assert all(item.site.layer is not None and item.site.layer < shapes.n_layers for item in configuration.placements)
+        assert all(
+            item.site.layer is not None and item.site.layer < shapes.n_layers for item in configuration.placements
+        )
         assert math.isclose(configuration.learning_rate, float(point.get("learning_rate", 1e-3)), rel_tol=0.01)
 
 

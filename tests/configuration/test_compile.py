@@ -54,9 +54,7 @@ def bound(cap: int | None = None, shapes: Any = SHAPES, **changes: Any) -> Bound
 
 
 def modules(configuration: Configuration) -> set[tuple[str, int | None, str, int | None]]:
-    return {
-        (item.module.type, item.module.size, item.site.part, item.site.layer) for item in configuration.placements
-    }
+    return {(item.module.type, item.module.size, item.site.part, item.site.layer) for item in configuration.placements}
 
 
 ALL = {"lora": False, "k": 2, "gate": "all", "rate": 1e-3}
@@ -102,9 +100,9 @@ def test_no_bit_set_is_infeasible() -> None:
 def test_sites_that_the_backbone_lacks_are_absent() -> None:
     point = {**ALL, "lora": True, "rank": 2, "parts": "ffn", "profile": "flat"}
     bert = modules(bound().compile(point))
-    assert {part for type, _, part, _ in bert if type == "lora"} == {"up", "down"}
+    assert {part for kind, _, part, _ in bert if kind == "lora"} == {"up", "down"}
     llama = bound(shapes=llama_shapes())
-    assert {part for type, _, part, _ in modules(llama.compile(point)) if type == "lora"} == {"up", "gate", "down"}
+    assert {part for kind, _, part, _ in modules(llama.compile(point)) if kind == "lora"} == {"up", "gate", "down"}
     with pytest.raises(InfeasibleError, match="tunes nothing"):
         llama.compile({**ALL, "k": 10})  # BitFit alone, on a backbone without biases
 
@@ -171,9 +169,7 @@ def test_shrink_finds_the_largest_factor(sizes: list[int | None], budget: int) -
     """Oracle: every factor j / size in exact fractions, the largest that fits."""
     factors = {Fraction(j, size) for size in sizes if size is not None for j in range(1, size + 1)} | {Fraction(1)}
     fitting = [
-        candidate
-        for factor in sorted(factors)
-        if sum(map(cost, planned(candidate := scaled(sizes, factor)))) <= budget
+        candidate for factor in sorted(factors) if sum(map(cost, planned(candidate := scaled(sizes, factor)))) <= budget
     ]
     least = sum(map(cost, at_size_one(planned(sizes))))
     if least > budget:

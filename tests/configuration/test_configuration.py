@@ -15,7 +15,7 @@ options = st.dictionaries(
     st.one_of(st.booleans(), st.integers(-5, 5), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)),
 )
 specs = st.builds(
-    lambda type, size, chosen: ModuleSpec.make(type, size, **chosen),
+    lambda kind, size, chosen: ModuleSpec.make(kind, size, **chosen),
     st.sampled_from(["lora", "prefix", "ia3"]),
     st.none() | st.integers(1, 512),
     options,

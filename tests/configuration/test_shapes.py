@@ -6,7 +6,7 @@ from tests.configuration.examples import TYPES, bert_shapes, llama_shapes
 
 
 def configuration(*items: tuple[str, int | None, str, int | None]) -> Configuration:
-    pairs = [(Site(part=part, layer=layer), ModuleSpec.make(type, size)) for type, size, part, layer in items]
+    pairs = [(Site(part=part, layer=layer), ModuleSpec.make(kind, size)) for kind, size, part, layer in items]
     return Configuration.make(pairs, learning_rate=1e-3)
 
 
