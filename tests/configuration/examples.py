@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hypothesis import settings
+
 from autopeft.configuration import BackboneShapes, LayerShape, LinearShape, ModuleSpec, NormShape, Site
+
+#: Property tests judge results, not the speed of the machine they run on.
+patient = settings(deadline=None, max_examples=60)
 
 LINEARS = frozenset({"q", "k", "v", "o", "up", "gate", "down"})
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autopeft.configuration import BoundSpace, load_search_space, parse_budget, parse_search_space
 from autopeft.exceptions import BudgetError, ConfigurationError, InfeasibleError
-from tests.configuration.examples import TYPES, bert_shapes, llama_shapes
+from tests.configuration.examples import TYPES, bert_shapes, llama_shapes, patient
 
 MINILM = bert_shapes()
 DEFAULT = load_search_space("default", TYPES)
@@ -62,6 +62,7 @@ def test_layer_gates_do_not_concentrate_at_half_the_layers() -> None:
     assert counts[1:].max() < 300
 
 
+@patient
 @given(seeds)
 def test_samples_are_canonical_points_within_the_budget(seed: int) -> None:
     point = SPACE.sample(np.random.default_rng(seed))
@@ -73,6 +74,7 @@ def test_samples_are_canonical_points_within_the_budget(seed: int) -> None:
     assert point == SPACE.sample(np.random.default_rng(seed))
 
 
+@patient
 @given(seeds, seeds)
 def test_inactive_dimensions_are_ignored(seed: int, other: int) -> None:
     """Filling inactive dimensions from another point changes neither point nor fingerprint; a fresh space agrees."""

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from autopeft.configuration import parse_budget
 from autopeft.exceptions import BudgetError
+from tests.configuration.examples import patient
 
 MINILM = 22_713_216
 
@@ -68,18 +69,21 @@ def test_refused(text: str, message: str) -> None:
     assert str(text).strip() in str(caught.value)
 
 
+@patient
 @given(st.integers(1, 10**15), st.integers(1, 10**12))
 def test_absolute_budgets_are_read_exactly(parameters: int, backbone: int) -> None:
     assert parse_budget(str(parameters), backbone) == parameters
     assert parse_budget(parameters, backbone) == parameters
 
 
+@patient
 @given(st.integers(1, 10_000), st.integers(10_000, 10**12))
 def test_shares_are_rounded_down_exactly(hundredths: int, backbone: int) -> None:
     """Oracle: integer arithmetic on hundredths of a percent."""
     assert parse_budget(f"{hundredths / 100:.2f}%", backbone) == hundredths * backbone // 10_000
 
 
+@patient
 @given(st.text(max_size=12))
 def test_any_text_gives_a_budget_or_a_budget_error(text: str) -> None:
     with contextlib.suppress(BudgetError):

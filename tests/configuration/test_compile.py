@@ -11,7 +11,7 @@ from autopeft.configuration import BoundSpace, Configuration, parse_search_space
 from autopeft.configuration._compile import PlannedModule, at_size_one, shrink
 from autopeft.configuration._space import ModuleRule, PartsRule, SizeRule
 from autopeft.exceptions import InfeasibleError
-from tests.configuration.examples import TYPES, bert_shapes, llama_shapes
+from tests.configuration.examples import TYPES, bert_shapes, llama_shapes, patient
 
 DEFINITION: dict[str, Any] = {
     "name": "small",
@@ -164,6 +164,7 @@ def scaled(sizes: list[int | None], factor: Fraction) -> list[int | None]:
     return [None if size is None else max(1, int(size * factor)) for size in sizes]
 
 
+@patient
 @given(st.lists(st.none() | st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 1500))
 def test_shrink_finds_the_largest_factor(sizes: list[int | None], budget: int) -> None:
     """Oracle: every factor j / size in exact fractions, the largest that fits."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from autopeft.configuration import PARTS, Configuration, ModuleSpec, Placement, Site, layer_ranges
 from autopeft.exceptions import ConfigurationError
+from tests.configuration.examples import patient
 
 options = st.dictionaries(
     st.sampled_from(["scale", "dropout", "activation"]),
@@ -31,6 +32,7 @@ pairs = st.lists(
 rates = st.floats(1e-8, 10)
 
 
+@patient
 @given(pairs, rates, st.randoms(use_true_random=False))
 def test_round_trip_and_order(items: list[Any], rate: float, random: Any) -> None:
     configuration = Configuration.make(items, learning_rate=rate)
@@ -43,6 +45,7 @@ def test_round_trip_and_order(items: list[Any], rate: float, random: Any) -> Non
     assert hash(again) == hash(configuration)
 
 
+@patient
 @given(pairs, pairs, rates)
 def test_fingerprints_tell_configurations_apart(left: list[Any], right: list[Any], rate: float) -> None:
     one, other = (Configuration.make(items, learning_rate=rate) for items in (left, right))
@@ -51,6 +54,7 @@ def test_fingerprints_tell_configurations_apart(left: list[Any], right: list[Any
         assert one == other
 
 
+@patient
 @given(pairs, rates)
 def test_properties(items: list[Any], rate: float) -> None:
     """Oracle: the pairs themselves."""
@@ -123,6 +127,7 @@ def test_option_falls_back_to_the_default() -> None:
     assert spec.option("dropout", 0.1) == 0.1
 
 
+@patient
 @given(st.sets(st.integers(0, 40)))
 def test_layer_ranges_can_be_read_back(layers: set[int]) -> None:
     found: set[int] = set()

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.configuration import PROFILES, profile_sizes
+from tests.configuration.examples import patient
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ def test_one_layer_has_no_profile(profile: str) -> None:
     assert profile_sizes(profile, 7, 1) == (7,)
 
 
+@patient
 @given(st.sampled_from(sorted(PROFILES)), st.integers(1, 1000), st.integers(1, 40))
 def test_mean_is_kept_and_nothing_vanishes(profile: str, size: int, n_layers: int) -> None:
     sizes = profile_sizes(profile, size, n_layers)
@@ -36,6 +38,7 @@ def test_mean_is_kept_and_nothing_vanishes(profile: str, size: int, n_layers: in
     assert abs(sum(sizes) / n_layers - size) <= 1
 
 
+@patient
 @given(st.integers(1, 1000), st.integers(1, 40))
 def test_symmetries(size: int, n_layers: int) -> None:
     assert profile_sizes("increasing", size, n_layers) == profile_sizes("decreasing", size, n_layers)[::-1]
