@@ -11,9 +11,12 @@ from pathlib import Path
 from autopeft.exceptions import BackboneError, UnknownNameError
 
 #: What is fetched of a hub repository before its weights: configuration and tokenizer.
-_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
-_SAFETENSORS = ("*.safetensors",)
-_PICKLES = ("*.bin",)
+_SMALL_FILES = (
+    "config.json", "adapter_config.json", "*.index.json", "tokenizer*", "vocab*", "merges.txt", "spiece.model",
+    "sentencepiece*", "tekken.json", "special_tokens_map.json", "added_tokens.json", "*.py",
+)  # fmt: skip
+_SAFETENSORS = ("model*.safetensors",)
+_PICKLES = ("pytorch_model*.bin",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
 _ALTERNATIVES = "A local folder or a hub id (organisation/name) can be given as well."
 
@@ -111,7 +114,7 @@ def fetch_weights(source: Source, *, allow_pickle: bool) -> None:
     Raises:
         BackboneError: If the hub is out of reach.
     """
-    if not source.on_hub or any(source.folder.glob("*.safetensors")):
+    if not source.on_hub:
         return
     _download(source.name, source.revision, _SAFETENSORS)
     if allow_pickle and not any(source.folder.glob("*.safetensors")):
@@ -124,7 +127,8 @@ def hub_files(source: Source) -> frozenset[str]:
 
     try:
         names = list_repo_files(source.name, revision=source.revision)
-    except (OSError, ValueError):
+    except Exception:
+        # Whatever keeps the hub from answering (offline mode, no network, its HTTP library's own errors).
         names = [path.name for path in source.folder.iterdir()]
     return frozenset(name for name in names if "/" not in name)
 
@@ -132,11 +136,11 @@ def hub_files(source: Source) -> frozenset[str]:
 def hub_tensor_names(source: Source) -> frozenset[str] | None:
     """Names of a hub repository's tensors, from the headers of its safetensors; None if they cannot be had."""
     from huggingface_hub import get_safetensors_metadata
-    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
     try:
         metadata = get_safetensors_metadata(source.name, revision=source.revision)
-    except (OSError, ValueError, NotASafetensorsRepoError, SafetensorsParsingError):
+    except Exception:
+        # As in `hub_files`; or the repository has no safetensors.
         return None
     return frozenset(metadata.weight_map)
 
