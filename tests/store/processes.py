@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from autopeft.exceptions import TrialConflictError
@@ -20,32 +21,22 @@ def show(value: object) -> None:
     print(json.dumps(value), flush=True)
 
 
-def claim(url: str, worker: str) -> None:
-    """Claim until nothing waits."""
-    with SqlStore(url) as store:
-        numbers = []
-        while (trial := store.claim_trial("s", worker, lease_s=600)) is not None:
-            numbers.append(trial.number)
-        show(numbers)
-
-
-def append(url: str, worker: str) -> None:
-    """Add ten trials of its own and ten that everybody adds, under the number that the study had when it was read."""
+def append_and_claim(url: str, worker: str) -> None:
+    """Add ten trials that everybody adds and ten of its own, each under the number it believes next; then claim all."""
     own = 1000 * (1 + "abcdefgh".index(worker))
+    added, claimed = [], []
     with SqlStore(url) as store:
-        added = []
         for rank in [*range(1, 11), *range(own, own + 10)]:
-            while True:
-                trials = store.load_study("s").trials
-                draft = make_draft(rank)
-                if draft.identity in {trial.draft.identity for trial in trials}:
-                    break
-                try:
+            draft = make_draft(rank)
+            trials = store.load_study("s").trials
+            while draft.identity not in {trial.draft.identity for trial in trials}:
+                with suppress(TrialConflictError):
                     added.append(store.add_trial("s", draft, number=len(trials)).number)
-                    break
-                except TrialConflictError:
-                    continue
-        show(added)
+                trials = store.load_study("s").trials
+        # The others may still be adding: what they add now is theirs to claim.
+        while (trial := store.claim_trial("s", worker, lease_s=600)) is not None:
+            claimed.append(trial.number)
+    show({"added": added, "claimed": claimed})
 
 
 def create(url: str, worker: str) -> None:
@@ -71,7 +62,7 @@ def write(url: str, worker: str) -> None:
             rank += 1
 
 
-ROLES: dict[str, Callable[[str, str], None]] = {"claim": claim, "append": append, "create": create, "write": write}
+ROLES: dict[str, Callable[[str, str], None]] = {"append_and_claim": append_and_claim, "create": create, "write": write}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def start(role: str, url: str, go: Path, worker: str) -> subprocess.Popen[str]:
     )
 
 
-def run_at_once(role: str, url: str, go: Path) -> list[object]:
+def run_at_once(role: str, url: str, go: Path) -> list[Any]:
     """Run a role in several processes at once; what each printed."""
     processes = [start(role, url, go, worker) for worker in "abcdefgh"[:N_PROCESSES]]
     go.touch()
@@ -87,22 +88,17 @@ class SqlContract(StoreContract):
         assert upgrade(url) == ("0001", "0001")
         assert store.load_study(study) == before
 
-    def test_processes_never_claim_the_same_trial(self, store: SqlStore, url: str, study: str, tmp_path: Path) -> None:
-        for rank in range(1, 41):
-            store.add_trial(study, make_draft(rank))
-        claims = run_at_once("claim", url, tmp_path / "go")
-        assert sorted(number for numbers in claims for number in numbers) == list(range(40))  # type: ignore[attr-defined]
-        assert {trial.attempts for trial in store.load_study(study).trials} == {1}
-
-    def test_processes_adding_at_once_leave_no_gap_and_no_double(
-        self, store: SqlStore, url: str, study: str, tmp_path: Path
-    ) -> None:
-        added = run_at_once("append", url, tmp_path / "go")
+    def test_processes_adding_and_claiming_at_once(self, store: SqlStore, url: str, study: str, tmp_path: Path) -> None:
+        outputs = run_at_once("append_and_claim", url, tmp_path / "go")
         n_trials = 10 + 10 * N_PROCESSES
-        assert sorted(number for numbers in added for number in numbers) == list(range(n_trials))  # type: ignore[attr-defined]
+        for part in ("added", "claimed"):
+            assert sorted(number for output in outputs for number in output[part]) == list(range(n_trials))
         trials = store.load_study(study).trials
         assert [trial.number for trial in trials] == list(range(n_trials))
         assert len({trial.draft.identity for trial in trials}) == n_trials
+        assert {trial.attempts for trial in trials} == {1}
+        claimed_by = {n: worker for worker, output in zip("abcdefgh", outputs, strict=False) for n in output["claimed"]}
+        assert {trial.number: trial.worker for trial in trials} == claimed_by == store.running_workers(study)
 
     def test_processes_creating_the_same_database_at_once(self, url: str, tmp_path: Path) -> None:
         assert run_at_once("create", url, tmp_path / "go") == [0] * N_PROCESSES
