@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli import _catalog, _database, _deliver, _inspect
+from autopeft.cli import _catalog, _database, _deliver, _doctor, _inspect, _search
 from autopeft.cli._environment import is_debug
 from autopeft.cli._output import tell
 from autopeft.exceptions import AutoPeftError
@@ -69,10 +69,28 @@ def root(
     """Hold the options of all commands; `run` looks at --debug itself."""
 
 
+_SEARCH = "Search"
 _STUDIES = "Studies"
 _LISTS = "What there is"
 _MACHINE = "This machine"
 
+app.command(
+    "search",
+    rich_help_panel=_SEARCH,
+    epilog=examples(
+        "autopeft search --task stdlib/topics --budget 1%",
+        "autopeft search --task glue/sst2 --budget 1% --data-dir glue --train-fraction 2%",
+        "autopeft search --task reviews.csv --text-column text --label-column label --backbone ./my-model",
+        "autopeft search --config search.yaml --trials 60",
+    ),
+)(_search.search)
+app.command(
+    "plan",
+    rich_help_panel=_SEARCH,
+    epilog=examples(
+        "autopeft plan --task stdlib/topics --budget 1%", "autopeft plan --config search.yaml --format json"
+    ),
+)(_search.plan)
 app.command(
     "status",
     rich_help_panel=_STUDIES,
@@ -105,6 +123,9 @@ app.command(
 app.command("tasks", rich_help_panel=_LISTS, epilog=examples("autopeft tasks", "autopeft tasks --format json"))(
     _catalog.tasks
 )
+app.command(
+    "backbones", rich_help_panel=_LISTS, epilog=examples("autopeft backbones", "autopeft backbones --format json")
+)(_catalog.backbones)
 
 spaces = typer.Typer(
     name="spaces",
@@ -118,6 +139,10 @@ spaces.command("show", epilog=examples("autopeft spaces show default", "autopeft
 )
 spaces.command("validate", epilog=examples("autopeft spaces validate my_space.yaml"))(_catalog.validate_space)
 app.add_typer(spaces, rich_help_panel=_LISTS)
+
+app.command("doctor", rich_help_panel=_MACHINE, epilog=examples("autopeft doctor", "autopeft doctor --format json"))(
+    _doctor.doctor
+)
 
 database = typer.Typer(
     name="db",

@@ -38,6 +38,51 @@ def tasks(format: FormatOption = OutputFormat.HUMAN) -> None:
     )
 
 
+def backbones(format: FormatOption = OutputFormat.HUMAN) -> None:
+    """List the backbones that have a name, and the architectures that any other one may have."""
+    from importlib.util import find_spec
+
+    from rich.console import Group
+    from rich.text import Text
+
+    from autopeft.backbones import ARCHITECTURES, BACKBONES
+
+    installed = {name: find_spec(item.package) is not None for name, item in BACKBONES.items()}
+    architectures = sorted(ARCHITECTURES)
+    emit(
+        format,
+        lambda: {
+            "backbones": [
+                {
+                    "name": name,
+                    "description": item.description,
+                    "distribution": item.distribution,
+                    "is_installed": installed[name],
+                    "hub_id": item.hub_id,
+                }
+                for name, item in BACKBONES.items()
+            ],
+            "architectures": architectures,
+        },
+        lambda: Group(
+            make_table(
+                "Backbones",
+                ("backbone", "description", "package", "installed"),
+                [
+                    (name, item.description, item.distribution, "yes" if installed[name] else "no")
+                    for name, item in BACKBONES.items()
+                ],
+            ),
+            Text(""),
+            Text(
+                "Any local folder or hub id with safetensors weights of one of these architectures works as well: "
+                + ", ".join(architectures)
+                + "."
+            ),
+        ),
+    )
+
+
 def list_spaces(format: FormatOption = OutputFormat.HUMAN) -> None:
     """List the search spaces that come with autopeft."""
     from autopeft.configuration import list_search_spaces

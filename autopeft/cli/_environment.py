@@ -36,6 +36,16 @@ def database_url(given: str | None, environment: Mapping[str, str] = os.environ)
     return chosen if "://" in chosen else f"sqlite:///{Path(chosen).expanduser().resolve()}"
 
 
+def database_flag(given: str | None, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The words that name the database in a command shown to people; none where the environment names it.
+
+    A password in a URL is masked: commands are stored and printed.
+    """
+    if given is None or given == environment.get("AUTOPEFT_DB"):
+        return ()
+    return ("--db", re.sub(r"(://[^/?#@]*?:)[^/?#]*@", r"\1***@", given))
+
+
 def sqlite_path(url: str) -> Path | None:
     """The file behind an SQLite URL; None for another database or one in memory."""
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", url)

@@ -86,7 +86,7 @@ def front(study: StudyArgument = None, db: DatabaseOption = None, format: Format
     emit(
         format,
         lambda: _json.front_document(found),
-        lambda: _tables.front_view(found, width=console.width, is_ascii=not _knows_unicode()),
+        lambda: _tables.front_view(found, width=console.width, is_ascii=not knows_unicode()),
     )
 
 
@@ -111,5 +111,6 @@ def show(
     emit(format, lambda: _json.show_document(found, chosen), lambda: _tables.trial_view(found, chosen))
 
 
-def _knows_unicode() -> bool:
+def knows_unicode() -> bool:
+    """Whether stdout can show more than ASCII."""
     return (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")

@@ -10,6 +10,7 @@ from autopeft.export import StudyResult, report_value
 from autopeft.study import CurvePoint, Measurement, Study, Trial, TrialKind, TrialState
 
 if TYPE_CHECKING:
+    from autopeft.orchestrate import Plan
     from autopeft.store import StudySummary
 
 
@@ -97,6 +98,25 @@ def show_document(study: Study, trial: Trial) -> dict[str, Any]:
             "curve": [_point(item) for item in trial.curve],
             "notes": dict(trial.notes),
         },
+    }
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """What a search is about to do."""
+    return {
+        "study": plan.spec.name,
+        "spec": plan.spec.to_dict(),
+        "task_description": plan.task_description,
+        "n_parameters_active": plan.n_parameters_active,
+        "n_trials": plan.n_trials,
+        "n_baselines": plan.n_baselines,
+        "n_confirmations": plan.n_confirmations,
+        "n_done": plan.n_done,
+        "seconds_per_trial": plan.seconds_per_trial,
+        "estimated_time_s": plan.estimated_time_s,
+        "export_notes": list(plan.export_notes),
+        "database": plan.store_url,
+        "resume_command": plan.resume_command,
     }
 
 

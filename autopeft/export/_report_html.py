@@ -18,7 +18,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bot
 .scroll { overflow-x: auto; } figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: .9rem; max-width: 60rem; }
 table { border-collapse: collapse; font-size: .88rem; margin: .8rem 0; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+caption { text-align: left; font-weight: 600; padding: .3rem 0; white-space: nowrap; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 th { background: #f4f4f4; } .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .long { min-width: 22rem; }

@@ -1,0 +1,192 @@
+"""Commands that search: search, plan."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autopeft.cli._environment import cache_folder, data_folder, database_flag, database_url, sqlite_path
+from autopeft.cli._options import DatabaseOption, FormatOption
+from autopeft.cli._output import OutputFormat, data_console, emit, tell
+from autopeft.cli._search_flags import takes_search_flags
+from autopeft.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from autopeft.orchestrate import SearchSettings
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="YAML file with any of these settings; flags win over it."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+@takes_search_flags
+def search(
+    *,
+    config: ConfigOption = None,
+    db: DatabaseOption = None,
+    quiet: QuietOption = False,
+    format: FormatOption = OutputFormat.HUMAN,
+    **flags: Any,
+) -> None:
+    """Search: train candidates, compare them with the baselines, confirm the best over seeds.
+
+    The same command again resumes, with more --trials it goes on; Ctrl-C loses nothing that had finished.
+    """
+    _run(_settings(config, flags), db, is_quiet=quiet, format=format)
+
+
+@takes_search_flags
+def plan(
+    *,
+    config: ConfigOption = None,
+    db: DatabaseOption = None,
+    format: FormatOption = OutputFormat.HUMAN,
+    **flags: Any,
+) -> None:
+    """Say what a search would do, how long it would take, and how its result can be exported; nothing is stored.
+
+    Takes the flags of `autopeft search`. A few training steps are timed for the estimate.
+    """
+    _show_plan(_settings(config, flags), db, format)
+
+
+def _settings(config: Path | None, flags: Mapping[str, Any]) -> SearchSettings:
+    """Flags over the configuration file over the defaults; a flag that was not given is None or an empty list."""
+    from autopeft.orchestrate import SearchSettings
+
+    given = {key: None if value == [] else value for key, value in flags.items()}
+    given["data_dir"] = data_folder(given["data_dir"])
+    return SearchSettings.make({} if config is None else read_settings(config), given)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises:
+        UsageError: If it cannot be read or is not a mapping.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--config {path}: is not YAML: {reason}.") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError(f"--config {path}: must hold settings like `budget: 1%`, but got {type(data).__name__}.")
+    return {str(key): value for key, value in data.items()}
+
+
+def _run(settings: SearchSettings, db: str | None, *, is_quiet: bool, format: OutputFormat) -> None:
+    from autopeft.cli import _json, _tables
+    from autopeft.cli._inspect import knows_unicode
+    from autopeft.cli._progress import SearchProgress
+    from autopeft.orchestrate import prepare, resume_command, run_search
+    from autopeft.store import open_store
+
+    prepared = prepare(settings)
+    name = prepared.spec.name
+    extra = database_flag(db)
+    command = resume_command(settings, extra)
+    store = open_store(database_url(db))
+    try:
+        store.ensure_study(prepared.spec)
+        store.set_attribute(name, "command", command)
+        with _terminate_as_interrupt(), SearchProgress(is_quiet=is_quiet) as progress:
+            result = run_search(
+                prepared, store, progress, cache_dir=cache_folder(), store_url=store.url, command_extra=extra
+            )
+        width = data_console().width
+        emit(
+            format,
+            lambda: {**_json.front_document(result.study), "stopped_early": result.stopped_early},
+            lambda: _tables.front_view(result.study, width=width, is_ascii=not knows_unicode()),
+        )
+        if not is_quiet:
+            _tell_next(name, store.url, extra, result.stopped_early)
+    except KeyboardInterrupt:
+        tell(f"Interrupted. Everything that had finished is stored; go on with:\n  {command}")
+        raise typer.Exit(130) from None
+    finally:
+        store.close()
+
+
+def _show_plan(settings: SearchSettings, db: str | None, format: OutputFormat) -> None:
+    from rich.text import Text
+
+    from autopeft.cli import _json
+    from autopeft.cli._progress import plan_lines
+    from autopeft.orchestrate import load_runner, make_plan, planned_baselines, prepare
+    from autopeft.store import mask_url
+
+    prepared = prepare(settings)
+    url = database_url(db)
+    found = make_plan(
+        prepared,
+        load_runner(prepared, cache_dir=cache_folder()),
+        planned_baselines(prepared),
+        n_done=_count_done(url, prepared.spec.name),
+        store_url=mask_url(url),
+        command_extra=database_flag(db),
+    )
+    emit(format, lambda: _json.plan_document(found), lambda: Text("\n".join(plan_lines(found))))
+
+
+def _count_done(url: str, name: str) -> int:
+    """Trials of the study that are not waiting; 0 if there is no such study or no database yet."""
+    from autopeft.exceptions import NotFoundError
+    from autopeft.store import open_store
+    from autopeft.study import TrialState
+
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        return 0
+    store = open_store(url, create=False)
+    try:
+        return sum(item.state is not TrialState.WAITING for item in store.load_study(name).trials)
+    except NotFoundError:
+        return 0
+    finally:
+        store.close()
+
+
+def _tell_next(name: str, url: str, extra: tuple[str, ...], stopped_early: str | None) -> None:
+    def command(*words: str) -> str:
+        return "  " + shlex.join(["autopeft", *words, *extra])
+
+    if stopped_early is not None:
+        tell(f"\nStopped early: {stopped_early}.")
+    tell(f"\nStored as study {name} in {url}. Next:")
+    tell(command("front", name))
+    tell(command("report", name, "-o", "report.html"))
+    tell(command("export", name, "best", "-o", "adapter"))
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let a polite kill (SIGTERM, as from a container's stop) end a search as cleanly as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,177 @@
+"""The flags that say what is searched: one per field of `autopeft.orchestrate.SearchSettings`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_SPACE = "What is searched"
+_DATA = "Data"
+_TRAINING = "Training"
+_LIMITS = "How much is searched"
+
+#: Flag of every field. None means not given: defaults are the fields' own, so that a configuration file can set them.
+SEARCH_FLAGS: dict[str, Any] = {
+    "task": Annotated[
+        str | None,
+        typer.Option("--task", help="Name (see `autopeft tasks`), or path of a CSV, TSV, JSONL or Parquet file."),
+    ],
+    "budget": Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Most trainable PEFT parameters, task head not counted: 1% of the backbone, or 300k. Default: 1%.",
+        ),
+    ],
+    "backbone": Annotated[
+        str | None,
+        typer.Option("--backbone", help="Name (see `autopeft backbones`), local folder, or hub id. Default: minilm."),
+    ],
+    "study": Annotated[
+        str | None, typer.Option("--study", help="Name of the study. Default: made from the settings that define it.")
+    ],
+    "space": Annotated[
+        str | None,
+        typer.Option("--space", rich_help_panel=_SPACE, help="Search space: name or YAML file. Default: default."),
+    ],
+    "sampler": Annotated[
+        str | None,
+        typer.Option("--sampler", rich_help_panel=_SPACE, help="bayesian, tpe, nsga2 or random. Default: bayesian."),
+    ],
+    "objectives": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            rich_help_panel=_SPACE,
+            help="Metric or cost to optimise; may be given several times. Default: the task's first metric and "
+            "trainable_parameters.",
+        ),
+    ],
+    "trials": Annotated[
+        int | None,
+        typer.Option(
+            "--trials", rich_help_panel=_LIMITS, help="Search trials the study should have in the end. Default: 24."
+        ),
+    ],
+    "time_s": Annotated[
+        str | None,
+        typer.Option("--time", rich_help_panel=_LIMITS, help="No new search trial after this long: 90s, 10m, 1.5h."),
+    ],
+    "seeds": Annotated[
+        int | None,
+        typer.Option("--seeds", rich_help_panel=_LIMITS, help="Seeds per confirmed configuration. Default: 3."),
+    ],
+    "confirm_top": Annotated[
+        int | None,
+        typer.Option(
+            "--confirm-top",
+            rich_help_panel=_LIMITS,
+            help="Front members retrained over seeds and scored on the report split; 0 for none. Default: 5.",
+        ),
+    ],
+    "baselines": Annotated[
+        bool | None,
+        typer.Option("--baselines/--no-baselines", rich_help_panel=_LIMITS, help="Run the baselines. Default: yes."),
+    ],
+    "seed": Annotated[int | None, typer.Option("--seed", rich_help_panel=_LIMITS, help="Of the study. Default: 0.")],
+    "data_dir": Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            envvar="AUTOPEFT_DATA_DIR",
+            metavar="DIR",
+            rich_help_panel=_DATA,
+            show_default=False,
+            help="Folder with the task's files in their official layout. Default: the hub.",
+        ),
+    ],
+    "text_columns": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text-column", rich_help_panel=_DATA, help="Text column of your file; twice for pairs of texts."
+        ),
+    ],
+    "label_column": Annotated[
+        str | None, typer.Option("--label-column", rich_help_panel=_DATA, help="Label column of your file.")
+    ],
+    "kind": Annotated[
+        str | None,
+        typer.Option("--kind", rich_help_panel=_DATA, help="classification or regression. Default: by the labels."),
+    ],
+    "train_fraction": Annotated[
+        str | None,
+        typer.Option(
+            "--train-fraction", rich_help_panel=_DATA, help="Share of the training data used: 2% or 0.02. Default: all."
+        ),
+    ],
+    "train_examples": Annotated[
+        int | None,
+        typer.Option(
+            "--train-examples", rich_help_panel=_TRAINING, help="Training examples per trial. Default: the task's."
+        ),
+    ],
+    "epochs": Annotated[
+        int | None, typer.Option("--epochs", rich_help_panel=_TRAINING, help="Passes over them. Default: the task's.")
+    ],
+    "batch_size": Annotated[
+        int | None, typer.Option("--batch-size", rich_help_panel=_TRAINING, help="Examples per step. Default: 16.")
+    ],
+    "max_tokens": Annotated[
+        int | None,
+        typer.Option("--max-tokens", rich_help_panel=_TRAINING, help="Longer texts are cut off. Default: 128."),
+    ],
+    "precision": Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            rich_help_panel=_TRAINING,
+            help="Of the frozen weights: auto (measured), bfloat16 or float32. Default: auto.",
+        ),
+    ],
+    "device": Annotated[
+        str | None,
+        typer.Option("--device", rich_help_panel=_TRAINING, help="auto, cpu, cuda, cuda:1, ... Default: auto."),
+    ],
+    "cohort": Annotated[
+        int | None,
+        typer.Option(
+            "--cohort",
+            rich_help_panel=_TRAINING,
+            help="Configurations trained as one batch. Default: by the hardware, 1 on a CPU.",
+        ),
+    ],
+    "allow_pickle": Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-pickle", help="Load weights that are not safetensors. They can run code: trust the source."
+        ),
+    ],
+    "trust_remote_code": Annotated[
+        bool | None,
+        typer.Option("--trust-remote-code", help="Run code that comes with the backbone: trust the source."),
+    ],
+    "revision": Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub backbone.")],
+}
+
+
+def takes_search_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes ``**flags`` all of `SEARCH_FLAGS`, before its own options."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in SEARCH_FLAGS.items()
+    ]
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> None:
+        command(**given)
+
+    named = [item for item in own if item.kind is not inspect.Parameter.VAR_KEYWORD]
+    # Typer reads a command's options from its signature.
+    wrapper.__signature__ = inspect.Signature([*flags, *named])  # type: ignore[attr-defined]
+    return wrapper
