@@ -181,7 +181,8 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
         return Path(snapshot_download(name, revision=revision, allow_patterns=[*patterns]))
     except (OSError, ValueError) as error:
         if "/" not in name:
-            raise UnknownNameError("backbone", name, BACKBONES, hint=_ALTERNATIVES) from error
+            hint = f"{_ALTERNATIVES} (There is no folder {name!r}, and the hub gave nothing: {_first_line(error)}.)"
+            raise UnknownNameError("backbone", name, BACKBONES, hint=hint) from error
         at = "" if revision is None else f" at revision {revision!r}"
         raise BackboneError(
             f"backbone {name}: there is no such folder, and the hub gave no repository of that name{at} "
