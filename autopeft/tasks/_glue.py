@@ -288,10 +288,10 @@ def _read_hub(key: str, task: GlueTask) -> tuple[Examples, Examples]:
 
     try:
         splits = [datasets.load_dataset(HUB_ID, key, split=name) for name in ("train", task.hub_report)]
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TaskError(
-            f"glue/{key} could not be loaded from the hub ({HUB_ID}): {reason} Without a network, pass --data-dir (or "
+            f"glue/{key} could not be loaded from the hub ({HUB_ID}): {reason.rstrip('.')}. Without a network, pass --data-dir (or "
             f"set AUTOPEFT_DATA_DIR) with the folder that holds {task.folder}/train.tsv and "
             f"{task.folder}/{task.report_file} in the official GLUE layout."
         ) from error

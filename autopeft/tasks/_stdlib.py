@@ -9,8 +9,10 @@ import ast
 import functools
 import os
 import platform
+import re
 import sysconfig
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from inspect import cleandoc
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from autopeft.tasks._task import CLASSIFICATION, Task
 #: operating system's package lacks are no harm.
 TOPICS: dict[str, str] = {
     "text": """
-        string re sre_compile sre_constants sre_parse difflib textwrap stringprep codecs encodings locale gettext html
+        string re sre_compile sre_constants sre_parse difflib textwrap stringprep codecs locale gettext html
         xml _markupbase csv configparser tomllib plistlib netrc json shlex pprint reprlib rlcompleter""",
     "data types": """
         datetime _pydatetime zoneinfo calendar _strptime collections _collections_abc heapq bisect weakref _weakrefset
@@ -69,7 +71,8 @@ def load_topics(*, train_fraction: float, seed: int) -> Task:
     """Build the task from the running interpreter's standard library.
 
     A source file's docstrings all stand in one split, so that near-copies (the methods of `decimal`, say) do not
-    straddle two. Topics are represented about equally, and within a topic the files take turns.
+    straddle two; what a held-out split shares with another file of an earlier split (`gzip` and `bz2`, say) is left
+    out. Topics are represented about equally, and within a topic the files take turns.
 
     Args:
         train_fraction: Share of the training split used, in (0, 1].
@@ -91,7 +94,7 @@ def load_topics(*, train_fraction: float, seed: int) -> Task:
             f"({len(texts)} docstrings). Use a Python that ships its .py files."
         )
     rng = np.random.default_rng([seed, 2])
-    parts = _assign([_split_files(rows_of[topic], rng) for topic in names])
+    parts = _assign([_split_files(rows_of[topic], rng) for topic in names], texts)
     examples = Examples(
         texts=texts,
         pairs=None,
@@ -176,29 +179,56 @@ def _split_files(rows_of_file: dict[str, list[int]], rng: np.random.Generator) -
         For each split its files, each as the list of its rows in random order.
     """
     files = sorted(rows_of_file)
+    sizes = np.array([len(rows_of_file[file]) for file in files], dtype=np.float64)
     # A giant counts as no more than half of what train takes of a topic, or it would stand for the topic alone.
-    sizes = np.minimum([float(len(rows_of_file[file])) for file in files], _SIZES[0] / len(TOPICS) / 2)
+    weights = np.minimum(sizes, _SIZES[0] / len(TOPICS) / 2)
     order = np.argsort(-sizes * rng.uniform(0.5, 1.5, size=len(files)), kind="stable")
     # Train gets the greatest share, so that the one huge file of a topic is learned from, not scored on.
     shares = np.array([0.45, 0.22, 0.33])
-    lacking = shares * sizes.sum()
+    lacking = shares * weights.sum()
     parts: list[list[list[int]]] = [[], [], []]
     for index in order:
         part = int(np.argmax(lacking / shares**0.5))
         parts[part].append([int(row) for row in rng.permutation(rows_of_file[files[index]])])
-        lacking[part] -= sizes[index]
+        lacking[part] -= weights[index]
     return parts
 
 
-def _assign(topics: list[list[list[list[int]]]]) -> list[npt.NDArray[np.int64]]:
+def _assign(topics: list[list[list[list[int]]]], texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
     """Fill each split to its size, all topics equally as far as they last; a topic's files take turns."""
-    chosen = []
+    chosen: list[npt.NDArray[np.int64]] = []
     for part, size in enumerate(_SIZES):
-        queues = [_take_turns(topic[part]) for topic in topics]
+        earlier = _ShingleIndex(texts[row] for rows in chosen for row in rows)
+        queues = [
+            [row for row in _take_turns(topic[part]) if not earlier.has_near_copy(texts[row])] for topic in topics
+        ]
         quota = _equal_quota([len(queue) for queue in queues], size)
         rows = [row for queue, n in zip(queues, quota, strict=True) for row in queue[:n]]
         chosen.append(np.array(rows, dtype=np.int64))
     return chosen
+
+
+class _ShingleIndex:
+    """Finds near-copies: texts of which at least half the runs of three words, of both together, are shared."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._sizes: list[int] = []
+        self._owners: dict[tuple[str, ...], list[int]] = {}
+        for number, text in enumerate(texts):
+            shingles = self._shingles(text)
+            self._sizes.append(len(shingles))
+            for shingle in shingles:
+                self._owners.setdefault(shingle, []).append(number)
+
+    @staticmethod
+    def _shingles(text: str) -> set[tuple[str, ...]]:
+        words = re.findall(r"\w+", text.casefold())
+        return {tuple(words[start : start + 3]) for start in range(max(1, len(words) - 2))}
+
+    def has_near_copy(self, text: str) -> bool:
+        shingles = self._shingles(text)
+        shared = Counter(owner for shingle in shingles for owner in self._owners.get(shingle, ()))
+        return any(2 * n >= len(shingles) + self._sizes[owner] - n for owner, n in shared.items())
 
 
 def _take_turns(files: list[list[int]]) -> list[int]:
