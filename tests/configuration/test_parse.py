@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autopeft.configuration import BoundSpace, load_search_space, parse_search_space
+from autopeft.configuration._parse import check_search_space
 from autopeft.exceptions import SearchSpaceError
-from tests.configuration.examples import TYPES, bert_shapes
+from tests.configuration.examples import TYPES, bert_shapes, patient
 from tests.configuration.test_compile import DEFINITION
 from tests.configuration.test_smallest import FAMILIES, HALVINGS
 
@@ -195,3 +198,37 @@ def test_without_module_types_they_are_taken_on_trust() -> None:
 
 def test_description_is_one_line() -> None:
     assert parse_search_space(changed(setting("description", "two\n  lines\n")), TYPES).description == "two lines"
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["lora", "rank", "all", "", "flat", "q"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["lora", "k"]), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of everything inside a definition."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in ((*path, key), *nodes(item, (*path, key)))]
+
+
+@settings(patient, max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(nodes(DEFINITION)), anything), min_size=1, max_size=3))
+def test_no_damage_is_worse_than_a_list_of_mistakes(damages: list[tuple[tuple[Any, ...], Any]]) -> None:
+    """Any part of a definition replaced by anything: a valid space, or mistakes that name keys."""
+    definition = copy.deepcopy(DEFINITION)
+    for path, value in damages:
+        parent = definition
+        try:
+            for key in path[:-1]:
+                parent = parent[key]
+            parent[path[-1]] = value
+        except (KeyError, TypeError, IndexError):
+            continue  # an earlier damage removed the place
+    space, problems = check_search_space(definition, TYPES)
+    assert (space is None) == bool(problems)
+    assert all(": " in problem for problem in problems)
+    if space is not None:
+        bound = BoundSpace(space=space, shapes=bert_shapes(n_layers=2, hidden=48), module_types=TYPES)
+        assert bound.compile(bound.sample(np.random.default_rng(0))).placements
