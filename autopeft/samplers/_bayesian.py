@@ -6,15 +6,12 @@ import logging
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from autopeft.configuration import BoundSpace, OptionValue
 from autopeft.objectives import Objective
 from autopeft.samplers._design import Design
 from autopeft.samplers._encoding import Encoder
-from autopeft.samplers._express import Recognizer
-from autopeft.samplers._goal import Evidenced, Goal, make_goal
-from autopeft.samplers._history import Evidence, History, Observation, exact_values
+from autopeft.samplers._goal import Goal, make_goal
+from autopeft.samplers._history import Evidence, History, Observation
 from autopeft.samplers._local_search import maximize
 from autopeft.samplers._points import Point, PointSource
 from autopeft.samplers._surrogate import SurrogateError, reproducible
@@ -48,7 +45,6 @@ class BayesianSampler:
         self._points = PointSource(space)
         self._encoder = Encoder(space)
         self._design = Design(self._points, seed=seed)
-        self._recognizer = Recognizer(self._points, seed=seed)
         self._objectives = objectives
         self._seed = seed
         self._fidelity = fidelity
@@ -65,7 +61,7 @@ class BayesianSampler:
                 if goal is None or index < N_INITIAL:
                     point = self._design.propose(index, rng, taken)
                 else:
-                    point = maximize(goal.score, self._points, incumbents=goal.incumbents, rng=rng, taken=taken)
+                    point = maximize(goal.score, self._points, incumbents=self._incumbents(goal), rng=rng, taken=taken)
                 if point is None:
                     break
                 if goal is not None:
@@ -76,22 +72,14 @@ class BayesianSampler:
 
     def _goal(self, history: History) -> Goal | None:
         """The acquisition function given all trials; None, with a word in the log, if there can be none."""
-        known: list[Evidenced] = []
-        pending: list[Point] = []
-        outside: list[list[float]] = []
-        for item in history.observations:
-            point = self._recognizer.find(item.configuration, item.params)
-            if item.values is None:
-                pending += [] if point is None else [point]
-            elif point is not None:
-                is_measured = item.evidence is Evidence.MEASURED
-                known.append(Evidenced(point=point, values=item.values, is_measured=is_measured))
-            elif item.evidence is Evidence.MEASURED and self._fits(item):
-                outside.append([*item.values, *exact_values(item.trainable_parameters, self._objectives)])
-        n_measured = sum(item.is_measured for item in known)
+        inside = [item for item in history.observations if self._fits(item)]
+        known = [item for item in inside if item.values is not None and self._encoder.can_encode(item.configuration)]
+        pending = [item for item in inside if item.values is None and self._encoder.can_encode(item.configuration)]
+        outside = [item for item in inside if item.evidence is Evidence.MEASURED and item not in known]
+        n_measured = sum(item.evidence is Evidence.MEASURED for item in known)
         if n_measured < _MIN_OBSERVATIONS:
             logger.warning(
-                "Only %d measured trials to learn from (%d are needed): proposing space-filling points.",
+                "Only %d measured trials to learn from, %d are needed: proposing space-filling points.",
                 n_measured,
                 _MIN_OBSERVATIONS,
             )
@@ -102,8 +90,8 @@ class BayesianSampler:
                 self._encoder,
                 self._objectives,
                 known,
-                np.array(outside, dtype=np.float64).reshape(len(outside), len(self._objectives)),
-                log_budget=-math.inf if budget is None else math.log1p(budget) / math.log(10),
+                outside,
+                log_budget=math.inf if budget is None else math.log1p(budget) / math.log(10),
                 seed=self._seed,
             )
         except SurrogateError as error:
@@ -112,6 +100,16 @@ class BayesianSampler:
         if pending:
             goal.believe(pending)
         return goal
+
+    def _incumbents(self, goal: Goal) -> list[Point]:
+        """Points of the predicted front; baselines, which came from no point, are not among them."""
+        points: list[Point | None] = []
+        for item in goal.incumbents:
+            if isinstance(item, Observation) and item.params is not None and self._points.space.contains(item.params):
+                points.append(self._points.make(item.params))
+            elif isinstance(item, Point):
+                points.append(item)
+        return [point for point in points if point is not None]
 
     def _fits(self, item: Observation) -> bool:
         """Whether a trial keeps the budget: what costs more has not reached anything that is searched for."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autopeft.configuration import Configuration, OptionValue
+from autopeft.configuration import Configuration, OptionValue, Placement
 from autopeft.samplers._points import Point, PointSource
 
 #: Uniform draws from which the descent starts, and how many of the best of them it starts from.
@@ -61,7 +61,9 @@ def express(points: PointSource, wanted: Configuration, *, seed: int) -> Express
             best = found
         if best.error == 0:
             break
-    return None if best is None else _at_rate(points, best, wanted.learning_rate)
+    if best is None:
+        return None
+    return Expression(point=at_rate(points, best.point, wanted.learning_rate), error=best.error)
 
 
 class Recognizer:
@@ -76,6 +78,7 @@ class Recognizer:
         self._points = points
         self._seed = seed
         self._found: dict[str, Point | None] = {}
+        self._structures: dict[tuple[Placement, ...], Expression | None] = {}
 
     def find(self, configuration: Configuration, params: Mapping[str, OptionValue] | None) -> Point | None:
         """The point that compiles to a configuration.
@@ -97,8 +100,13 @@ class Recognizer:
         if params is not None and self._points.space.contains(params):
             candidates.append(self._points.make(params))
         else:
-            answer = express(self._points, configuration, seed=self._seed)
-            candidates.append(None if answer is None else answer.point)
+            # Baselines come at several learning rates; their modules are looked for once.
+            modules = configuration.placements
+            if modules not in self._structures:
+                self._structures[modules] = express(self._points, configuration, seed=self._seed)
+            answer = self._structures[modules]
+            if answer is not None and answer.error == 0:
+                candidates.append(at_rate(self._points, answer.point, configuration.learning_rate))
         return next((item for item in candidates if item and item.configuration == configuration), None)
 
 
@@ -126,8 +134,8 @@ def _descend(points: PointSource, start: Point, target: Modules, rng: np.random.
     return Expression(point=best, error=error)
 
 
-def _at_rate(points: PointSource, found: Expression, learning_rate: float) -> Expression:
-    """The same point at the wanted learning rate, or at the nearest one the space has."""
+def at_rate(points: PointSource, point: Point, learning_rate: float) -> Point:
+    """The same point at another learning rate, or at the nearest one the space has."""
     for name in _rate_names(points):
         parameter = next(item for item in points.space.parameters if item.name == name)
         if parameter.type == "categorical":
@@ -135,10 +143,8 @@ def _at_rate(points: PointSource, found: Expression, learning_rate: float) -> Ex
             value: OptionValue = parameter.choices[int(np.argmin(np.abs(np.log(rates) - math.log(learning_rate))))]
         else:
             value = min(max(learning_rate, parameter.low or learning_rate), parameter.high or learning_rate)
-        moved = points.make({**found.point.params, name: value})
-        if moved is not None:
-            return Expression(point=moved, error=found.error)
-    return found
+        return points.make({**point.params, name: value}) or point
+    return point
 
 
 def _rate_names(points: PointSource) -> frozenset[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,9 +19,15 @@ from autopeft.samplers._botorch import (
     SobolQMCNormalSampler,
     qLogNoisyExpectedHypervolumeImprovement,
 )
-from autopeft.samplers._encoding import Encoder
-from autopeft.samplers._history import exact_objectives, exact_values, measured_objectives
-from autopeft.samplers._points import Point
+from autopeft.samplers._encoding import Configured, Encoder
+from autopeft.samplers._history import (
+    Evidence,
+    Observation,
+    exact_objectives,
+    exact_values,
+    measured_objectives,
+    measured_values,
+)
 from autopeft.samplers._surrogate import Surrogate
 
 Array = npt.NDArray[np.float64]
@@ -37,39 +42,24 @@ _CHUNK = 256
 
 
 class Goal(Protocol):
-    """An acquisition function that can take points as given."""
+    """An acquisition function that can take configurations as given."""
 
     @property
-    def incumbents(self) -> Sequence[Point]:
-        """Members of the predicted front."""
+    def incumbents(self) -> Sequence[Configured]:
+        """Members of the predicted front, the best in the first measured objective first."""
 
-    def score(self, points: Sequence[Point]) -> Array:
+    def score(self, items: Sequence[Configured]) -> Array:
         """Acquisition values (n,), larger is better."""
 
-    def believe(self, points: Sequence[Point]) -> None:
-        """Count points as on their way."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidenced:
-    """A point and what is known of it.
-
-    Args:
-        point: Encodable point.
-        values: All-maximise measured values.
-        is_measured: Whether it may be a member of the front (completed), or only teaches the surrogate.
-    """
-
-    point: Point
-    values: tuple[float, ...]
-    is_measured: bool
+    def believe(self, items: Sequence[Configured]) -> None:
+        """Count configurations as on their way."""
 
 
 def make_goal(
     encoder: Encoder,
     objectives: Sequence[Objective],
-    known: Sequence[Evidenced],
-    outside: Array,
+    known: Sequence[Observation],
+    outside: Sequence[Observation],
     *,
     log_budget: float,
     seed: int,
@@ -84,10 +74,10 @@ def make_goal(
     Args:
         encoder: Of the space.
         objectives: Of the study.
-        known: Finished trials that are points of the space.
-        outside: All-maximise values, measured then exact, of completed trials that are not (k x m): they cannot teach
-            the surrogate, but what they reached is reached (by the closed forms; the general case leaves them out).
-        log_budget: log10 of the budget; -inf if there is none.
+        known: Observations with values whose configuration can be encoded; those MEASURED may be on the front.
+        outside: Measured observations that cannot be encoded: they cannot teach the surrogate, but what they reached is
+            reached (by the closed forms; the general case leaves them out).
+        log_budget: log10(1 + budget); inf if there is none.
         seed: Of the quasi-random samples.
 
     Raises:
@@ -96,13 +86,13 @@ def make_goal(
     measured, exact = measured_objectives(objectives), exact_objectives(objectives)
     if not measured:
         return _ExactGoal(exact[0])
-    x = encoder.encode([item.point for item in known])
-    y = np.array([item.values for item in known], dtype=np.float64).reshape(len(known), len(measured))
-    surrogates = [Surrogate(x, y[:, j]) for j in range(len(measured))]
-    reached = [item.point for item in known if item.is_measured]
+    x = encoder.encode(known)
+    surrogates = [Surrogate(x, y) for y in measured_values(known, len(measured)).T]
+    reached = [item for item in known if item.evidence is Evidence.MEASURED]
     if len(measured) == 1:
-        return _ClosedGoal(encoder, surrogates[0], objectives, reached, outside, log_budget=log_budget)
-    return _SampledGoal(encoder, surrogates, objectives, reached, log_budget=log_budget, seed=seed)
+        done = np.hstack([measured_values(outside, 1), _exact(outside, exact)])
+        return _ClosedGoal(encoder, surrogates[0], exact, reached, done, log_budget=log_budget)
+    return _SampledGoal(encoder, surrogates, exact, reached, log_budget=log_budget, seed=seed)
 
 
 class _ExactGoal:
@@ -110,13 +100,13 @@ class _ExactGoal:
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
-        self.incumbents: tuple[Point, ...] = ()
+        self.incumbents: tuple[Configured, ...] = ()
 
-    def score(self, points: Sequence[Point]) -> Array:
-        return np.array([exact_values(point.trainable_parameters, [self._objective])[0] for point in points])
+    def score(self, items: Sequence[Configured]) -> Array:
+        return np.array([exact_values(item.trainable_parameters, [self._objective])[0] for item in items])
 
-    def believe(self, points: Sequence[Point]) -> None:
-        del points
+    def believe(self, items: Sequence[Configured]) -> None:
+        del items
 
 
 class _ClosedGoal:
@@ -126,37 +116,37 @@ class _ClosedGoal:
         self,
         encoder: Encoder,
         surrogate: Surrogate,
-        objectives: Sequence[Objective],
-        reached: Sequence[Point],
+        exact: Sequence[Objective],
+        reached: Sequence[Configured],
         outside: Array,
         *,
         log_budget: float,
     ) -> None:
         self._encoder = encoder
         self._surrogate = surrogate
-        self._exact = exact_objectives(objectives)
+        self._exact = exact
         self._log_budget = log_budget
         self._reached = list(reached)
         self._outside = outside
         self._update()
 
-    def score(self, points: Sequence[Point]) -> Array:
-        mean, deviation = self._surrogate.predict(self._encoder.encode(points))
+    def score(self, items: Sequence[Configured]) -> Array:
+        mean, deviation = self._surrogate.predict(self._encoder.encode(items))
         if not self._exact:
             return log_expected_improvement(mean, deviation, float(self._values.max())).numpy()
         return log_expected_hypervolume_improvement(
             mean,
             deviation,
-            -torch.as_tensor(_exact(points, self._exact)[:, 0]),
+            -torch.as_tensor(_exact(items, self._exact)[:, 0]),
             front_values=torch.as_tensor(self._values),
             front_costs=-torch.as_tensor(self._exact_values[:, 0]),
             reference_value=self._reference,
             reference_cost=-_exact_reference(self._exact, self._exact_values, self._log_budget)[0],
         ).numpy()
 
-    def believe(self, points: Sequence[Point]) -> None:
-        self._surrogate.believe(self._encoder.encode(points))
-        self._reached += points
+    def believe(self, items: Sequence[Configured]) -> None:
+        self._surrogate.believe(self._encoder.encode(items))
+        self._reached += items
         self._update()
 
     def _update(self) -> None:
@@ -166,7 +156,7 @@ class _ClosedGoal:
         self._exact_values = np.vstack([_exact(self._reached, self._exact), self._outside[:, 1:]])
         combined = np.column_stack([self._values, self._exact_values])
         self._reference = float(_worst_of_front(combined)[0])
-        self.incumbents = _front_points(self._reached, combined[: len(self._reached)])
+        self.incumbents = _front_members(self._reached, combined[: len(self._reached)])
 
 
 class _SampledGoal:
@@ -176,22 +166,22 @@ class _SampledGoal:
         self,
         encoder: Encoder,
         surrogates: Sequence[Surrogate],
-        objectives: Sequence[Objective],
-        reached: Sequence[Point],
+        exact: Sequence[Objective],
+        reached: Sequence[Configured],
         *,
         log_budget: float,
         seed: int,
     ) -> None:
         self._encoder = encoder
-        self._exact = exact_objectives(objectives)
+        self._exact = exact
         x = encoder.encode(reached)
         # Standardised values: the smoothing of the acquisition function is tuned to unit scale.
         means = torch.stack([item.predict_standardized(x)[0] for item in surrogates], dim=-1).numpy()
         values = np.hstack([means, _exact(reached, self._exact)])
         reference = _worst_of_front(values)
         reference[len(surrogates) :] = _exact_reference(self._exact, values[:, len(surrogates) :], log_budget)
-        self.incumbents = _front_points(reached, values)
-        self._pending: list[Point] = []
+        self.incumbents = _front_members(reached, values)
+        self._pending: list[Configured] = []
         self._acquisition = qLogNoisyExpectedHypervolumeImprovement(
             model=ModelListGP(*[item.model for item in surrogates]),
             ref_point=reference.tolist(),
@@ -201,13 +191,13 @@ class _SampledGoal:
             prune_baseline=True,
         )
 
-    def score(self, points: Sequence[Point]) -> Array:
-        x = torch.as_tensor(self._encoder.encode(points)).unsqueeze(-2)  # n x 1 x d
+    def score(self, items: Sequence[Configured]) -> Array:
+        x = torch.as_tensor(self._encoder.encode(items)).unsqueeze(-2)  # n x 1 x d
         with torch.no_grad():
             return torch.cat([self._acquisition(chunk) for chunk in x.split(_CHUNK)]).numpy()
 
-    def believe(self, points: Sequence[Point]) -> None:
-        self._pending += points
+    def believe(self, items: Sequence[Configured]) -> None:
+        self._pending += items
         self._acquisition.set_X_pending(torch.as_tensor(self._encoder.encode(self._pending)))
 
     def _append_exact(self, samples: Tensor, x: Tensor | None = None) -> Tensor:
@@ -219,16 +209,18 @@ class _SampledGoal:
         return torch.cat([samples, (sign * logarithm).expand(samples.shape[:-1]).unsqueeze(-1)], dim=-1)
 
 
-def _exact(points: Sequence[Point], exact: Sequence[Objective]) -> Array:
+def _exact(items: Sequence[Configured], exact: Sequence[Objective]) -> Array:
     """All-maximise exact values (n x number of exact objectives)."""
-    rows = [exact_values(point.trainable_parameters, exact) for point in points]
-    return np.array(rows, dtype=np.float64).reshape(len(points), len(exact))
+    rows = [exact_values(item.trainable_parameters, exact) for item in items]
+    return np.array(rows, dtype=np.float64).reshape(len(items), len(exact))
 
 
 def _exact_reference(exact: Sequence[Objective], values: Array, log_budget: float) -> Array:
     """The exact part of the reference point: beyond what is in sight, and beyond the budget of a minimised cost."""
     worst = [
-        min(column.min(), -log_budget) if objective.direction is Direction.MINIMIZE else column.min()
+        min(column.min(), -log_budget)
+        if objective.direction is Direction.MINIMIZE and log_budget < math.inf
+        else column.min()
         for objective, column in zip(exact, values.T, strict=True)
     ]
     return np.array(worst, dtype=np.float64) - _COST_MARGIN
@@ -246,7 +238,7 @@ def _worst_of_front(values: Array) -> Array:
     return np.asarray(front.min(axis=0) - _MARGIN * np.where(span > 0, span, 1.0))
 
 
-def _front_points(points: Sequence[Point], values: Array) -> tuple[Point, ...]:
-    """The non-dominated points, the best in the first objective first."""
+def _front_members(items: Sequence[Configured], values: Array) -> tuple[Configured, ...]:
+    """The non-dominated ones, the best in the first objective first."""
     members = np.flatnonzero(non_dominated_mask(values))
-    return tuple(points[int(i)] for i in sorted(members, key=lambda i: -values[i, 0]))
+    return tuple(items[int(i)] for i in sorted(members, key=lambda i: -values[i, 0]))

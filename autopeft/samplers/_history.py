@@ -97,13 +97,11 @@ class History:
         """Random numbers that depend on the study's seed and the number of search trials, and on nothing else."""
         return np.random.default_rng(np.random.SeedSequence([seed, self.n_search]))
 
-    def of_evidence(self, *evidence: Evidence) -> list[Observation]:
-        """Observations that count in one of these ways, by number."""
-        return [item for item in self.observations if item.evidence in evidence]
 
-    def values(self, *evidence: Evidence) -> npt.NDArray[np.float64]:
-        """All-maximise measured values (n x number of measured objectives) of some observations."""
-        return np.array([item.values for item in self.of_evidence(*evidence)], dtype=np.float64)
+def measured_values(observations: Sequence[Observation], n_measured: int) -> npt.NDArray[np.float64]:
+    """All-maximise measured values (n x number of measured objectives) of observations that have them."""
+    rows = [item.values for item in observations]
+    return np.array(rows, dtype=np.float64).reshape(len(observations), n_measured)
 
 
 def exact_objectives(objectives: Sequence[Objective]) -> list[Objective]:

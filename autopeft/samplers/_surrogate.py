@@ -23,6 +23,11 @@ from autopeft.samplers._botorch import (
 Array = npt.NDArray[np.float64]
 
 
+#: Relative change of the log posterior at which its maximisation stops: predictions do not change any more, and the
+#: library's default takes ten times as long.
+_TOLERANCE = 1e-6
+
+
 class SurrogateError(Exception):
     """No Gaussian process could be fitted to the observations."""
 
@@ -75,7 +80,10 @@ class Surrogate:
             warnings.simplefilter("ignore", BotorchWarning)
             self.model = SingleTaskGP(self._x, self._z.unsqueeze(-1), outcome_transform=None)
         try:
-            fit_gpytorch_mll(ExactMarginalLogLikelihood(self.model.likelihood, self.model))
+            fit_gpytorch_mll(
+                ExactMarginalLogLikelihood(self.model.likelihood, self.model),
+                optimizer_kwargs={"options": {"ftol": _TOLERANCE}},
+            )
         except (ModelFittingError, RuntimeError) as error:  # linear algebra fails with kinds of RuntimeError
             raise SurrogateError(
                 f"the Gaussian process could not be fitted to {len(y)} observations: {error}"
