@@ -1,1 +1,8 @@
-"""To be filled."""
+"""PEFT modules: low-rank updates, adapters, prefixes and trained copies, injected into a frozen backbone by hooks."""
+
+from autopeft.modules._inject import Injection, inject
+from autopeft.modules._kind import ExportClass, ModuleKind, Option
+from autopeft.modules._registry import MODULES
+from autopeft.modules._stack import OwnedParameter
+
+__all__ = ["MODULES", "ExportClass", "Injection", "ModuleKind", "Option", "OwnedParameter", "inject"]

@@ -1,0 +1,139 @@
+"""Changing what a backbone computes without touching its modules or weights: hooks, and their removal.
+
+Linears and norms keep their identity, their weights and their place; what is added is listed here and taken off again,
+so that removal restores the backbone bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from autopeft.modules._stack import Stack
+
+#: When an output operation runs: each receives what those before it made of the module's output.
+ORDER = {"lora": 0, "bitfit": 1, "ia3": 2, "serial_adapter": 3, "parallel_adapter": 4}
+
+
+class InputOperation(Protocol):
+    """Changes what enters a module, or notes it."""
+
+    @property
+    def stack(self) -> Stack: ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class OutputOperation(Protocol):
+    """Changes what leaves a module."""
+
+    @property
+    def stack(self) -> Stack: ...
+
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor: ...
+
+
+class Replacement(Protocol):
+    """Computes a module's output with trained copies of its weights."""
+
+    def select(self) -> None: ...
+
+    def forward(self, x: Tensor) -> Tensor: ...
+
+
+class _ModuleHooks:
+    """All operations at one module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.inputs: list[InputOperation] = []
+        self.outputs: list[tuple[int, int, int | None, OutputOperation]] = []
+        self._live_inputs: list[InputOperation] = []
+        self._live_outputs: list[tuple[int, int | None, OutputOperation]] = []
+
+    def install(self) -> list[Any]:
+        self.outputs.sort(key=lambda item: item[0])
+        handles = []
+        if self.inputs:
+            handles.append(self.module.register_forward_pre_hook(self._before))
+        if self.outputs:
+            handles.append(self.module.register_forward_hook(self._after))
+        return handles
+
+    def select(self) -> None:
+        self._live_inputs = [item for item in self.inputs if item.stack.n_active]
+        self._live_outputs = [item[1:] for item in self.outputs if item[3].stack.n_active]
+
+    def _before(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = args[0]
+        for operation in self._live_inputs:
+            x = operation(x)
+        return (x, *args[1:])
+
+    def _after(self, _: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        x = args[0]
+        for start, stop, operation in self._live_outputs:
+            if stop is None:
+                out = operation(x, out)
+            else:
+                part = operation(x, out.narrow(-1, start, stop - start))
+                out = out.slice_scatter(part, -1, start, stop)
+        return out
+
+
+class Hooks:
+    """Everything that an injection does to a backbone's modules."""
+
+    def __init__(self) -> None:
+        self._modules: dict[nn.Module, _ModuleHooks] = {}
+        self._replacements: dict[nn.Module, Replacement] = {}
+        self._removals: list[Callable[[], object]] = []
+
+    def on_input(self, module: nn.Module, operation: InputOperation) -> None:
+        """Run an operation on a module's input."""
+        self._of(module).inputs.append(operation)
+
+    def on_output(
+        self, module: nn.Module, operation: OutputOperation, order: int, start: int = 0, stop: int | None = None
+    ) -> None:
+        """Run an operation on a module's output, or on the features start..stop of it (None: all)."""
+        self._of(module).outputs.append((order, start, stop, operation))
+
+    def replace(self, module: nn.Module, replacement: Replacement) -> None:
+        """Compute a module's output in another way; once per module."""
+        self._replacements[module] = replacement
+
+    def replacement(self, module: nn.Module) -> Replacement | None:
+        """What `replace` registered for a module."""
+        return self._replacements.get(module)
+
+    def on_removal(self, undo: Callable[[], None]) -> None:
+        """Call something when the hooks are removed."""
+        self._removals.append(undo)
+
+    def install(self) -> None:
+        for hooks in self._modules.values():
+            self._removals.extend(handle.remove for handle in hooks.install())
+        for module, replacement in self._replacements.items():
+            # Shadowing the method on the instance keeps the module's hooks working and costs nothing.
+            module.__dict__["forward"] = replacement.forward
+            self._removals.append(functools.partial(module.__dict__.pop, "forward", None))
+        self.select()
+
+    def select(self) -> None:
+        """Leave out what no active candidate needs."""
+        for hooks in self._modules.values():
+            hooks.select()
+        for replacement in self._replacements.values():
+            replacement.select()
+
+    def remove(self) -> None:
+        """Undo everything; a second call does nothing."""
+        while self._removals:
+            self._removals.pop()()
+
+    def _of(self, module: nn.Module) -> _ModuleHooks:
+        return self._modules.setdefault(module, _ModuleHooks(module))

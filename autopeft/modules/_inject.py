@@ -1,0 +1,222 @@
+"""Putting the modules of one or several configurations into a backbone, and taking them out again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from torch import Tensor
+
+from autopeft.configuration import Configuration, Placement, Site
+from autopeft.exceptions import ConfigurationError
+from autopeft.modules._backbone import TunableBackbone
+from autopeft.modules._head import build_head
+from autopeft.modules._hooks import Hooks
+from autopeft.modules._kind import Member, ModuleKind, Place, check_spec
+from autopeft.modules._layout import RowLayout
+from autopeft.modules._registry import MODULES
+from autopeft.modules._stack import OwnedParameter, Stack
+
+
+class Injection:
+    """Modules of K candidates in one backbone; build with `inject`, use as a context manager or call `remove`.
+
+    Rows of a batch are K blocks of equally many rows, one per active candidate, in the order of `select`.
+
+    Args:
+        backbone: The backbone.
+        configurations: One per candidate.
+        layout: Whose rows are where.
+        stacks: Trained tensors of the modules.
+        head: Trained tensors of the heads.
+        hooks: What must be undone.
+    """
+
+    def __init__(
+        self,
+        backbone: TunableBackbone,
+        configurations: Sequence[Configuration],
+        *,
+        layout: RowLayout,
+        stacks: Sequence[Stack],
+        head: Sequence[Stack],
+        hooks: Hooks,
+    ) -> None:
+        self.configurations = tuple(configurations)
+        self._layout = layout
+        self._modules = tuple(stacks)
+        self._stacks = (*stacks, *head)
+        self._hooks = hooks
+        self._offsets = tuple(uniform_prefix_length(item, backbone.shapes.n_layers) for item in configurations)
+        #: Every trained tensor, heads included.
+        self.parameters: list[OwnedParameter] = [item for stack in self._stacks for item in stack.parameters()]
+
+    @property
+    def active(self) -> tuple[int, ...]:
+        """Candidates whose blocks the batches consist of, in this order."""
+        return self._layout.active
+
+    @property
+    def lowest_layer(self) -> int | None:
+        """Lowest layer that an active candidate tunes; None if they train heads alone."""
+        layers = [self.configurations[candidate].lowest_layer for candidate in self.active]
+        return min((layer for layer in layers if layer is not None), default=None)
+
+    def select(self, active: Sequence[int]) -> None:
+        """Declare whose blocks the coming batches consist of; everybody else's tensors are left alone.
+
+        Raises:
+            ConfigurationError: If `active` is empty, repeats a candidate or names one that does not exist.
+        """
+        chosen = tuple(active)
+        if chosen == self._layout.active:
+            return
+        n = len(self.configurations)
+        if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= candidate < n for candidate in chosen):
+            raise ConfigurationError(
+                f"active candidates must be distinct, at least one, and in [0, {n}), but got {list(chosen)}."
+            )
+        self._layout.active = chosen
+        for stack in self._stacks:
+            stack.select()
+        self._hooks.select()
+
+    def begin_batch(self, step: int, training: bool, first_row: int = 0) -> None:
+        """Say what the next batch is; fixes every candidate's dropout masks.
+
+        Args:
+            step: Optimizer step, from 0.
+            training: Whether dropout applies.
+            first_row: Index of each block's first row within the candidate's whole batch, when that is cut into
+                micro-batches.
+        """
+        self._layout.step = step
+        self._layout.is_training = training
+        self._layout.first_row = first_row
+
+    def position_offset(self, candidate: int) -> int:
+        """How far positions are shifted: the length of a uniform prefix on every layer when nothing else is trained.
+
+        Such a configuration is peft's prefix tuning, where the prefix takes up positions; otherwise 0.
+        """
+        return self._offsets[candidate]
+
+    def candidate_parameter_count(self, candidate: int) -> int:
+        """Trained numbers of a candidate, counted from its tensors; the head excluded."""
+        return sum(stack.count(candidate) for stack in self._modules)
+
+    def state_dict(self, candidate: int) -> dict[str, Tensor]:
+        """A candidate's trained values: unpadded float32 copies on the CPU, the head's under ``head.``."""
+        return {name: value for stack in self._stacks for name, value in stack.state(candidate).items()}
+
+    def load_state_dict(self, candidate: int, state: Mapping[str, Tensor]) -> None:
+        """Set a candidate's values from `state_dict`.
+
+        Raises:
+            ConfigurationError: If a tensor is missing, superfluous or of another shape.
+        """
+        unknown = sorted(set(state) - set(self.state_dict(candidate)))
+        if unknown:
+            raise ConfigurationError(f"the state has tensors that candidate {candidate} does not: {unknown[:5]}.")
+        for stack in self._stacks:
+            stack.load(candidate, state)
+
+    def remove(self) -> None:
+        """Restore the backbone, bit for bit; a second call does nothing."""
+        self._hooks.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+def inject(
+    backbone: TunableBackbone,
+    configurations: Sequence[Configuration],
+    *,
+    seeds: Sequence[int],
+    train_head: bool = True,
+    module_types: Mapping[str, ModuleKind] = MODULES,
+) -> Injection:
+    """Put the modules of one or several configurations into a backbone.
+
+    A candidate's initial values and dropout depend on its seed, the site and the type, never on its companions.
+
+    Args:
+        backbone: Frozen; used by one injection at a time.
+        configurations: One per candidate.
+        seeds: One per candidate.
+        train_head: Whether each candidate gets a head of its own; else the backbone's is used as it is.
+        module_types: Module types by name.
+
+    Raises:
+        ConfigurationError: If a configuration does not fit the backbone, or there is none.
+    """
+    if not configurations or len(seeds) != len(configurations):
+        raise ConfigurationError(
+            f"one seed per configuration is needed and at least one of each, but got {len(configurations)} "
+            f"configurations and {len(seeds)} seeds."
+        )
+    layout = RowLayout(seeds, dtype=backbone.dtype, device=backbone.device)
+    hooks = Hooks()
+    stacks: list[Stack] = []
+    for (site, type_name), members in _members(configurations, seeds).items():
+        kind = _checked_kind(site, type_name, members, backbone, module_types)
+        place = Place(site=site, key=f"{site_key(site)}.{type_name}", backbone=backbone, layout=layout, hooks=hooks)
+        stacks += kind.build(place, members)
+    head = build_head(backbone, layout, hooks, len(configurations)) if train_head else []
+    hooks.install()
+    return Injection(backbone, configurations, layout=layout, stacks=stacks, head=head, hooks=hooks)
+
+
+def site_key(site: Site) -> str:
+    """A site's name in state dicts: ``"layers.3.q"``, or ``"embedding"``."""
+    return site.part if site.layer is None else f"layers.{site.layer}.{site.part}"
+
+
+def uniform_prefix_length(configuration: Configuration, n_layers: int) -> int:
+    """Length of the prefix if the configuration is the same prefix on every layer and nothing else; 0 otherwise."""
+    placements = configuration.placements
+    specs = {item.module for item in placements}
+    if len(placements) != n_layers or len(specs) != 1 or placements[0].module.type != "prefix":
+        return 0
+    return placements[0].module.size or 0
+
+
+def _members(configurations: Sequence[Configuration], seeds: Sequence[int]) -> dict[tuple[Site, str], list[Member]]:
+    """Who has which module type where, bottom layer first."""
+    items: list[tuple[Placement, Member]] = [
+        (item, Member(candidate=candidate, spec=item.module, seed=seeds[candidate]))
+        for candidate, configuration in enumerate(configurations)
+        for item in configuration.placements
+    ]
+    items.sort(key=lambda pair: pair[0].sort_key)
+    members: dict[tuple[Site, str], list[Member]] = {}
+    for item, member in items:
+        members.setdefault((item.site, item.module.type), []).append(member)
+    return members
+
+
+def _checked_kind(
+    site: Site,
+    type_name: str,
+    members: Sequence[Member],
+    backbone: TunableBackbone,
+    module_types: Mapping[str, ModuleKind],
+) -> ModuleKind:
+    kind = module_types.get(type_name)
+    if kind is None:
+        raise ConfigurationError(f"unknown module type {type_name!r}. Known: {', '.join(sorted(module_types))}.")
+    if site.part not in kind.parts:
+        raise ConfigurationError(f"{type_name} cannot stand at {site.part}; it can at {', '.join(sorted(kind.parts))}.")
+    n_layers = backbone.shapes.n_layers
+    if site.layer is not None and site.layer >= n_layers:
+        raise ConfigurationError(f"layer {site.layer} does not exist: the backbone has layers 0 to {n_layers - 1}.")
+    for member in members:
+        check_spec(kind, member.spec)
+    return kind
