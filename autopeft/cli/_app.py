@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -174,7 +175,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except AutoPeftError as error:
         return _fail(str(error), error.exit_code, error if debug else None)
     except typer.TyperException as error:
-        return _fail_usage(error)
+        return _fail_usage(error, words)
     except (KeyboardInterrupt, typer.Abort):
         tell("Interrupted.")
         return EXIT_INTERRUPTED
@@ -192,14 +193,27 @@ def _fail(text: str, code: int, error: BaseException | None) -> int:
     return code
 
 
-def _fail_usage(error: typer.TyperException) -> int:
+def _fail_usage(error: typer.TyperException, words: Sequence[str]) -> int:
     """A wrong flag or argument, found by Typer: what is wrong, and where the help is."""
-    context = getattr(error, "ctx", None)
-    message = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
         # The help is already on the screen: a command without arguments is a question, not a mistake.
         return EXIT_USAGE
-    tell(f"error: {message}")
+    message = error.format_message().rstrip(".")
+    value = _rejected_value(message, words)
+    tell(f"error: {message}{'' if value is None else f', but got {value!r}'}.")
+    context = getattr(error, "ctx", None)
     if context is not None:
         tell(f"See `{context.command_path} --help`.")
     return EXIT_USAGE
+
+
+def _rejected_value(message: str, words: Sequence[str]) -> str | None:
+    """What was given for the option that a message calls invalid; None if the message shows it or it is not found."""
+    match = re.search(r"Invalid value for '(?:-\w' / ')?(--[\w-]+)'", message)
+    if match is None:
+        return None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        value = following if word == match[1] else word.removeprefix(f"{match[1]}=")
+        if (word == match[1] or word.startswith(f"{match[1]}=")) and f"'{value}'" not in message:
+            return value
+    return None

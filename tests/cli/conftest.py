@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,19 +39,33 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
+@pytest.fixture(scope="session")
+def _written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[Study, ...]], Path]:
+    """Databases by content, each written once: every trial is several transactions."""
+    files: dict[str, Path] = {}
+
+    def write(studies: tuple[Study, ...]) -> Path:
+        key = repr(studies)
+        if key not in files:
+            path = tmp_path_factory.mktemp("database") / "studies.db"
+            store = SqlStore(path)
+            try:
+                for study in studies:
+                    _write_study(store, study)
+            finally:
+                store.close()
+            files[key] = path
+        return files[key]
+
+    return write
+
+
 @pytest.fixture
-def save(tmp_path: Path) -> Save:
-    """Write studies to a new SQLite database through the store's own methods; gives the database's path."""
+def save(tmp_path: Path, _written: Callable[[tuple[Study, ...]], Path]) -> Save:
+    """Write studies to an SQLite database of the test's own, through the store's methods; gives the path."""
 
     def write(*studies: Study) -> str:
-        path = tmp_path / "studies.db"
-        store = SqlStore(path)
-        try:
-            for study in studies:
-                _write_study(store, study)
-        finally:
-            store.close()
-        return str(path)
+        return str(shutil.copyfile(_written(studies), tmp_path / "studies.db"))
 
     return write
 

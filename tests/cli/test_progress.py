@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from autopeft.cli._progress import SearchProgress, plan_lines
+from tests.export.studies import complete, draft, failed, full_study, mixed_configuration
+from tests.study.builders import make_spec
+
+FOUND = complete(7, draft(mixed_configuration(first=5), 1234), 0.61)
+BROKEN = failed(8, draft(mixed_configuration(first=4), 1234))
+
+
+class FakePlan:
+    """A plan as `autopeft.orchestrate.Plan`, which cannot be imported without torch."""
+
+    spec = make_spec()
+    task_description = "toy texts"
+    n_parameters_active = 12
+    n_trials = 24
+    n_baselines = 6
+    n_confirmations = 18
+    n_done = 3
+    seconds_per_trial = 4.0
+    estimated_time_s = 180.0
+    export_notes = ("lora: a plain LoRA adapter",)
+    store_url = "sqlite:////tmp/x.db"
+    resume_command = "autopeft search --task toy --budget 5%"
+
+
+def run(progress: SearchProgress) -> None:
+    with progress:
+        progress.plan(FakePlan())  # type: ignore[arg-type]
+        progress.trial_started(FOUND)
+        progress.trial_finished(FOUND, full_study().trials[3])
+        progress.trial_started(BROKEN)
+        progress.trial_failed(BROKEN)
+        progress.message("Confirming [not markup] ...")
+
+
+def test_plan_says_everything_before_the_search() -> None:
+    text = "\n".join(plan_lines(FakePlan()))  # type: ignore[arg-type]
+    for part in (
+        "5%: 5,000 trainable parameters (5.00 %)",
+        "24 search trials, 6 baselines, up to 18 confirmations; 3 done",
+        "at most about 3 min 00 s, at 4.0 s per trial (measured)",
+        "lora: a plain LoRA adapter",
+        "autopeft search --task toy --budget 5%",
+        "sqlite:////tmp/x.db",
+    ):
+        assert part in text
+
+
+def test_without_a_terminal_every_event_is_one_line() -> None:
+    stream = io.StringIO()
+    run(SearchProgress(Console(file=stream, width=60)))
+    lines = stream.getvalue().splitlines()[len(plan_lines(FakePlan())) :]  # type: ignore[arg-type]
+    assert lines == [
+        "trial 7 started: ia3 on k of 1 + lora 9 on q,v of 5 + serial_adapter 16 on ffn of 5, lr 0.001",
+        "trial 7: accuracy 0.6100, 1,234 parameters, 12.5 s, best 0.6100 (trial 3) [4/48]",
+        "trial 8 started: ia3 on k of 1 + lora 8 on q,v of 4 + lora 9 on q,v of 5 + serial_adapter 16 on ffn of 5, "
+        "lr 0.001",
+        "trial 8 failed (divergence): the loss became nan [5/48]",
+        "Confirming [not markup] ...",
+    ]
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_quiet_says_nothing() -> None:
+    stream = io.StringIO()
+    run(SearchProgress(Console(file=stream), is_quiet=True))
+    assert stream.getvalue() == ""
+
+
+def test_a_terminal_gets_a_live_bar_that_is_taken_down() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, force_terminal=True, force_interactive=True)
+    run(SearchProgress(console, is_live=True))
+    text = stream.getvalue()
+    assert "5/48" in text
+    assert "trial 7: accuracy 0.6100" in text
+    assert text.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back and the bar's line is cleared
+
+
+def test_ci_gets_lines_even_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    stream = io.StringIO()
+    run(SearchProgress(Console(file=stream, width=100, force_terminal=True)))
+    assert "[4/48]" in stream.getvalue()
+
+
+def test_events_without_a_plan_are_shown_as_well() -> None:
+    stream = io.StringIO()
+    with SearchProgress(Console(file=stream)) as progress:
+        progress.trial_finished(FOUND, None)
+    assert stream.getvalue() == "trial 7: accuracy 0.6100, 1,234 parameters, 12.5 s\n"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from autopeft.cli._tables import front_view, trial_view, trials_table
+from autopeft.study import Study
+from tests.export.studies import STUDIES, failures_only, full_study, hostile_study
+
+
+def shown(content: object, width: int = 140) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(content)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 80, 160])
+@pytest.mark.parametrize("build", STUDIES.values(), ids=STUDIES)
+def test_any_study_is_shown_at_any_width(build: Callable[[], Study], width: int) -> None:
+    study = build()
+    assert study.spec.objectives[0].name in shown(trials_table(study, study.trials, "Trials"), 160)
+    assert "Front of the search" in shown(front_view(study, width=width), width)
+    for trial in study.trials[:4]:
+        assert trial.configuration.fingerprint in shown(trial_view(study, trial), width)
+
+
+def test_front_view_marks_recommendation_and_baselines_as_the_plot_does() -> None:
+    lines = shown(front_view(full_study(), width=140)).splitlines()
+    best = next(line for line in lines if line.lstrip().startswith("16 "))
+    assert "★" in best
+    assert "0.6580" in best
+    assert next(line for line in lines if "LoRA r=8 on q,v, lr 0.005" in line and "D" in line.split())
+
+
+def test_trial_view_has_words_grid_curve_and_environment() -> None:
+    study = full_study()
+    text = shown(trial_view(study, study.trials[16]))
+    assert "ia3 on k of 1 + lora 15 on q,v of 4 + lora 16 on q,v of 5" in text
+    grid = next(line.split() for line in text.splitlines() if line.startswith("lora q"))
+    assert grid == ["lora", "q", "15", "16"]
+    assert "Learning curve" in text
+    assert "versions.torch" in text
+    assert "3.0 GiB" in text
+
+
+def test_a_failure_is_shown_with_its_traceback() -> None:
+    study = failures_only()
+    text = shown(trial_view(study, study.trials[0]))
+    assert "Failed (divergence): the loss became nan" in text
+    assert 'RuntimeError: <boom> & "quoted"' in text
+
+
+def test_stored_texts_cannot_steer_the_terminal() -> None:
+    study = hostile_study("[red]x[/red]\x1b[2J")
+    text = shown(front_view(study, width=140)) + shown(trial_view(study, study.trials[1]))
+    assert "[red]x[/red]" in text
+    assert "\x1b" not in text
