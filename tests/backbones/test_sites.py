@@ -71,7 +71,7 @@ def test_linear_parts_compute_what_attention_sees(architecture: str) -> None:
         site = backbone.linear(index, "v")
         assert site is not None
         site.module.register_forward_hook(lambda module, _, output: outputs.__setitem__(module, output))
-    ALL_ATTENTION_FUNCTIONS.register("seen", attend)
+    ALL_ATTENTION_FUNCTIONS["seen"] = attend
     backbone.model.config._attn_implementation = "seen"
     try:
         backbone.forward(**tiny.tiny_batch())
