@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import sqlite3
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,16 @@ def test_write_transactions_take_the_lock_at_their_start(tmp_path: Path) -> None
             other.execute("BEGIN IMMEDIATE")
         other.close()
     engine.dispose()
+
+
+def test_switching_to_wal_waits_for_another_writer(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.execute, ["COMMIT"])
+    timer.start()
+    start = time.monotonic()
+    with SqlStore(tmp_path / "a.db", busy_timeout_s=30) as store:
+        assert time.monotonic() - start > 0.25
+        assert store.list_studies() == []
+    timer.join()
+    other.close()
