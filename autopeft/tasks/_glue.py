@@ -291,8 +291,8 @@ def _read_hub(key: str, task: GlueTask) -> tuple[Examples, Examples]:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TaskError(
-            f"glue/{key} could not be loaded from the hub ({HUB_ID}): {reason.rstrip('.')}. Without a network, pass --data-dir (or "
-            f"set AUTOPEFT_DATA_DIR) with the folder that holds {task.folder}/train.tsv and "
+            f"glue/{key} could not be loaded from the hub ({HUB_ID}): {reason.rstrip('.')}. Without a network, "
+            f"pass --data-dir (or set AUTOPEFT_DATA_DIR) with the folder that holds {task.folder}/train.tsv and "
             f"{task.folder}/{task.report_file} in the official GLUE layout."
         ) from error
     train, report = (_from_hub(task, split) for split in splits)

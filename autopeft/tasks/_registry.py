@@ -138,7 +138,7 @@ def load_task(
             seed=seed,
         )
     path = Path(name).expanduser()
-    if path.suffix.lower() in READERS or path.exists():
+    if path.suffix.lower() in READERS or (name and path.exists()):
         return load_file(
             path,
             text_columns=text_columns,

@@ -28,7 +28,7 @@ from autopeft.tasks._task import CLASSIFICATION, Task
 #: operating system's package lacks are no harm.
 TOPICS: dict[str, str] = {
     "text": """
-        string re sre_compile sre_constants sre_parse difflib textwrap stringprep codecs locale gettext html
+        string re sre_compile sre_constants sre_parse difflib textwrap stringprep struct codecs locale gettext html
         xml _markupbase csv configparser tomllib plistlib netrc json shlex pprint reprlib rlcompleter""",
     "data types": """
         datetime _pydatetime zoneinfo calendar _strptime collections _collections_abc heapq bisect weakref _weakrefset
@@ -46,7 +46,7 @@ TOPICS: dict[str, str] = {
         contextvars asyncore asynchat""",
     "networking": """
         socket ssl socketserver http urllib ftplib poplib imaplib smtplib smtpd nntplib telnetlib xmlrpc ipaddress
-        wsgiref webbrowser cgi cgitb""",
+        xdrlib wsgiref webbrowser cgi cgitb""",
     "mail": "email mailbox mailcap mimetypes base64 quopri uu",
     "graphical interfaces": "tkinter turtle turtledemo idlelib",
     "testing and debugging": """

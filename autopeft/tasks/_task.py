@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,9 @@ from autopeft.tasks._metrics import compute_metrics
 CLASSIFICATION = "classification"
 REGRESSION = "regression"
 KINDS = (CLASSIFICATION, REGRESSION)
+
+#: What `Task.default_fidelity` aims at.
+_DEFAULT_TOKENS, _DEFAULT_EXAMPLES = 120_000, 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,10 +141,21 @@ class Task:
     def default_fidelity(self) -> Fidelity:
         """Training that takes a six-layer MiniLM a few seconds on two CPU cores.
 
-        Two epochs over at most 1,350 examples; three epochs where there are fewer than 1,000 of them.
+        Epochs, from two to ten, over at most 1,350 examples, so that a candidate sees about 4,000 examples, or fewer
+        where texts are long: 120,000 tokens in all, estimated as 1.3 per word and at most 128 per example, as far as
+        that leaves two epochs over 1,000 examples.
         """
         n_examples = min(len(self.train), 1350)
-        return Fidelity(train_examples=n_examples, epochs=2 if n_examples >= 1000 else 3)
+        tokens = self._tokens_per_example(n_examples)
+        n_examples = min(n_examples, max(1000, int(_DEFAULT_TOKENS / (2 * tokens))))
+        epochs = min(int(_DEFAULT_TOKENS / (n_examples * tokens)), math.ceil(_DEFAULT_EXAMPLES / n_examples))
+        return Fidelity(train_examples=n_examples, epochs=min(max(epochs, 2), 10))
+
+    def _tokens_per_example(self, n: int) -> float:
+        sample = self.train.head(n)
+        columns = [sample.texts] if sample.pairs is None else [sample.texts, sample.pairs]
+        tokens = [3 + 1.3 * sum(len(text.split(maxsplit=100)) for text in row) for row in zip(*columns, strict=True)]
+        return sum(min(count, 128.0) for count in tokens) / len(tokens)
 
     def settings(self) -> dict[str, Any]:
         """What defines the task, JSON-ready, for `StudySpec.task`; equal settings mean equal data and splits."""

@@ -113,12 +113,24 @@ def test_evaluate_refuses_values_that_are_not_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "expected"),
+    ("n", "n_words", "expected"),
     [
-        (10, Fidelity(train_examples=10, epochs=3)),
-        (1000, Fidelity(train_examples=1000, epochs=2)),
-        (5000, Fidelity(train_examples=1350, epochs=2)),
+        (10, 5, (10, 10)),
+        (500, 5, (500, 8)),
+        # SST-2 at 2 %: ceil(4000 / 1347) = 3 epochs.
+        (1347, 9, (1347, 3)),
+        (5000, 9, (1350, 3)),
+        # 3 + 1.3 * 30 = 42 tokens: 120000 / (1350 * 42) = 2.1 epochs.
+        (5000, 30, (1350, 2)),
+        # 3 + 1.3 * 40 = 55 tokens: 120000 / (2 * 55) = 1090 examples.
+        (5000, 40, (1090, 2)),
+        (5000, 200, (1000, 2)),
+        (300, 200, (300, 3)),
     ],
 )
-def test_default_fidelity_never_asks_for_more_than_there_is(n: int, expected: Fidelity) -> None:
-    assert make_task(train=make_split("x", n)).default_fidelity() == expected
+def test_default_fidelity_bounds_examples_and_tokens(n: int, n_words: int, expected: tuple[int, int]) -> None:
+    texts = tuple("word " * n_words for _ in range(n))
+    task = make_task(train=Split(texts=texts, pairs=None, targets=np.arange(n) % 2))
+    assert task.default_fidelity() == Fidelity(train_examples=expected[0], epochs=expected[1])
+    halves = Split(texts=tuple(text[: len(text) // 2] for text in texts), pairs=texts, targets=np.arange(n) % 2)
+    assert make_task(train=halves).default_fidelity().train_examples <= expected[0]
