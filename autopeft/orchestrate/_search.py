@@ -103,7 +103,7 @@ def export_notes(prepared: PreparedSearch) -> tuple[str, ...]:
         "merge": "merged weights that stock transformers loads",
         "own": "our own peft type (needs `pip install autopeft` where it is loaded)",
     }
-    types = sorted(set(prepared.space.module_type_names))
+    types = sorted({rule.type for rule in prepared.space.space.modules})
     return tuple(f"{name}: {notes[MODULES[name].export_class]}" for name in types)
 
 

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from autopeft.orchestrate._confirm import confirmation_seeds, enqueue_confirmations, summarize
+from autopeft.store import MemoryStore
+from autopeft.study import Study, Trial, TrialKind
+from tests.study.builders import make_draft, make_measurement, make_spec, make_trial
+
+N = 400
+TARGETS = np.zeros(N)
+
+
+def predictions(accuracy: float, shift: int = 0) -> tuple[float, ...]:
+    """Right on the first share of the examples, wrong on the rest."""
+    values = np.ones(N)
+    values[: round(accuracy * N)] = 0
+    return tuple(np.roll(values, shift))
+
+
+class ToyTask:
+    report = SimpleNamespace(targets=TARGETS)
+
+    def evaluate(self, predicted: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        return {"accuracy": float((predicted == targets).mean())}
+
+
+def study_with(confirmed: dict[int, list[tuple[float, float]]]) -> Study:
+    """Trial 0 is a baseline, 1 and 2 are on the search front; confirmations as (search, report) accuracies."""
+    trials: list[Trial] = [
+        make_trial(0, 0.70, 900, kind=TrialKind.BASELINE, label="LoRA r=8"),
+        make_trial(1, 0.75, 1000),
+        make_trial(2, 0.80, 2000),
+    ]
+    for parent, scores in confirmed.items():
+        for seed, (search, report) in enumerate(scores, start=1):
+            trials.append(
+                make_trial(
+                    len(trials),
+                    search,
+                    trials[parent].draft.trainable_parameters,
+                    kind=TrialKind.CONFIRMATION,
+                    seed=seed,
+                    parent=parent,
+                    label=trials[parent].draft.label,
+                    report=report,
+                    predictions=predictions(report, shift=seed),
+                )
+            )
+    return Study(spec=make_spec(), trials=tuple(trials))
+
+
+def test_the_search_split_chooses_and_the_report_split_only_scores() -> None:
+    """Trial 1 repeats better on the search split, trial 2 would look better on the report split."""
+    study = study_with({0: [(0.7, 0.5)] * 3, 1: [(0.78, 0.7)] * 3, 2: [(0.74, 0.9)] * 3})
+    summary = summarize(study, ToyTask())  # type: ignore[arg-type]
+    assert summary["recommended"] == 1
+    assert summary["best_baseline"] == 0
+    assert summary["difference"]["mean"] == pytest.approx(0.2)
+    assert summary["difference"]["low"] > 0
+    assert "+20.0 points" in summary["headline"]
+    assert "LoRA r=8" in summary["headline"]
+    assert [row["trial"] for row in summary["confirmed"]] == [0, 1, 2]
+
+
+def test_no_difference_is_said_when_there_is_none() -> None:
+    study = study_with({0: [(0.7, 0.70), (0.7, 0.72)], 1: [(0.78, 0.71), (0.78, 0.70)]})
+    summary = summarize(study, ToyTask())  # type: ignore[arg-type]
+    assert "No difference found" in summary["headline"]
+    assert summary["difference"]["low"] < 0 < summary["difference"]["high"]
+
+
+def test_without_confirmation_the_search_score_is_named_as_such() -> None:
+    summary = summarize(study_with({}), ToyTask())  # type: ignore[arg-type]
+    assert summary["recommended"] == 2
+    assert summary["difference"] is None
+    assert "Not confirmed" in summary["headline"]
+
+
+def test_over_budget_members_are_never_recommended() -> None:
+    trials = (make_trial(0, 0.9, 9000), make_trial(1, 0.6, 100))
+    summary = summarize(Study(spec=make_spec(budget=5000), trials=trials), ToyTask())  # type: ignore[arg-type]
+    assert summary["recommended"] == 1
+
+
+def test_confirmations_are_added_once_and_never_with_the_search_seed() -> None:
+    store = MemoryStore()
+    spec = make_spec()
+    store.create_study(spec)
+    for rank, (kind, accuracy, cost) in enumerate(
+        [(TrialKind.BASELINE, 0.7, 900), (TrialKind.SEARCH, 0.8, 2000), (TrialKind.SEARCH, 0.75, 1000)], start=1
+    ):
+        trial = store.add_trial(spec.name, make_draft(rank=rank, cost=cost, kind=kind))
+        store.claim_trial(spec.name, "host:1:1", lease_s=60)
+        store.complete_trial(spec.name, trial.number, "host:1:1", [make_measurement(accuracy)])
+    study = store.load_study(spec.name)
+    assert enqueue_confirmations(store, study, top=1, seeds=2) == 4
+    assert enqueue_confirmations(store, store.load_study(spec.name), top=1, seeds=2) == 0
+    added = store.load_study(spec.name).of_kind(TrialKind.CONFIRMATION)
+    assert sorted({item.draft.parent for item in added}) == [0, 1]
+    assert {item.draft.seed for item in added} == set(confirmation_seeds(0, 2))
+    assert 0 not in confirmation_seeds(0, 2)
+    assert enqueue_confirmations(store, study, top=0, seeds=2) == 0

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from autopeft.exceptions import InfeasibleError
+from autopeft.orchestrate import LocalExecutor, SearchLoop, SilentProgress, baselines
+from autopeft.store import MemoryStore, TrialStore, open_store
+from autopeft.study import TrialKind, TrialState
+from autopeft.training import Job
+from tests.configuration.examples import TYPES, bert_shapes
+from tests.orchestrate.toys import ToyRunner, prepared_search
+
+
+def make_loop(
+    store: TrialStore, runner: ToyRunner, *, cohort: int = 1, with_baselines: bool = False, **changes: object
+):
+    prepared = prepared_search(**changes)
+    store.ensure_study(prepared.spec)
+    progress = SilentProgress()
+    executor = LocalExecutor(store, runner, progress, cohort=cohort)  # type: ignore[arg-type]
+    planned = [item for item in baselines(bert_shapes(), TYPES, 227_132, memory_bytes=0)] if with_baselines else []
+    return SearchLoop(prepared, store, executor, progress, baselines=planned)
+
+
+def counts(store: TrialStore) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = {}
+    for item in store.load_study("toy-study").trials:
+        key = (item.kind.value, item.state.value)
+        found[key] = found.get(key, 0) + 1
+    return found
+
+
+def test_a_search_runs_baselines_trials_and_confirmations() -> None:
+    store, runner = MemoryStore(), ToyRunner()
+    result = make_loop(store, runner, with_baselines=True).run()
+    found = counts(store)
+    assert found["search", "COMPLETE"] == 6
+    assert found["baseline", "COMPLETE"] >= 8
+    confirmed = {item.draft.parent for item in result.study.of_kind(TrialKind.CONFIRMATION)}
+    assert found["confirmation", "COMPLETE"] == 2 * len(confirmed)
+    assert result.summary["recommended"] is not None
+    assert result.summary["best_baseline"] in confirmed
+    assert result.summary["difference"]["n_seeds"] == 2
+    assert result.stopped_early is None
+
+
+def test_the_same_search_again_trains_nothing_and_more_trials_extend_it() -> None:
+    store, first, again, more = MemoryStore(), ToyRunner(), ToyRunner(), ToyRunner()
+    make_loop(store, first, confirm_top=0).run()
+    make_loop(store, again, confirm_top=0).run()
+    assert again.jobs == []
+    make_loop(store, more, confirm_top=0, trials=9).run()
+    assert counts(store) == {("search", "COMPLETE"): 9}
+    assert len(more.jobs) == 3
+
+
+def test_two_runs_give_the_same_trials_and_numbers() -> None:
+    def run() -> list[object]:
+        store = MemoryStore()
+        study = make_loop(store, ToyRunner()).run().study
+        return [(item.draft, item.value("accuracy")) for item in study.trials]
+
+    assert run() == run()
+
+
+def test_an_interrupted_search_ends_like_an_uninterrupted_one() -> None:
+    """Oracle: the same search without the interruption."""
+    whole = MemoryStore()
+    expected = make_loop(whole, ToyRunner()).run().study
+    broken = MemoryStore()
+    calls = 0
+
+    def interrupt(jobs: Sequence[Job]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(20):
+        try:
+            study = make_loop(broken, ToyRunner(hook=interrupt)).run().study
+            break
+        except KeyboardInterrupt:
+            states = {item.state for item in broken.load_study("toy-study").trials}
+            assert TrialState.RUNNING not in states
+    assert [item.draft for item in study.trials] == [item.draft for item in expected.trials]
+    assert [item.value("accuracy") for item in study.trials] == [item.value("accuracy") for item in expected.trials]
+
+
+def test_a_failed_trial_is_recorded_and_the_search_goes_on() -> None:
+    store = MemoryStore()
+    seen: list[str] = []
+
+    def fails(job: Job) -> bool:
+        if job.configuration.fingerprint not in seen:
+            seen.append(job.configuration.fingerprint)
+        return seen.index(job.configuration.fingerprint) == 2
+
+    make_loop(store, ToyRunner(fails=fails), confirm_top=0).run()
+    assert counts(store) == {("search", "COMPLETE"): 5, ("search", "FAILED"): 1}
+    failed = store.load_study("toy-study").of_kind(TrialKind.SEARCH, state=TrialState.FAILED)[0]
+    assert failed.failure is not None
+    assert failed.failure.reason == "divergence"
+    assert failed.value("accuracy") is None
+
+
+def test_when_every_trial_fails_the_error_says_why() -> None:
+    with pytest.raises(InfeasibleError, match="training loss became nan"):
+        make_loop(MemoryStore(), ToyRunner(fails=lambda job: True)).run()
+
+
+def test_a_cohort_is_asked_for_and_trained_together() -> None:
+    store = MemoryStore()
+    batches: list[int] = []
+    runner = ToyRunner(hook=lambda jobs: batches.append(len(jobs)))
+    make_loop(store, runner, cohort=4, confirm_top=0, trials=8).run()
+    assert counts(store) == {("search", "COMPLETE"): 8}
+    assert max(batches) == 4
+
+
+def test_trials_of_a_dead_process_are_put_back_and_run_again() -> None:
+    store = MemoryStore()
+    loop = make_loop(store, ToyRunner(), confirm_top=0)
+    loop.run()
+    from tests.study.builders import make_draft
+
+    lost = store.add_trial("toy-study", make_draft())
+    import socket
+
+    store.claim_trial("toy-study", f"{socket.gethostname()}:1:0", lease_s=3600)
+    assert loop.recover() == [lost.number]
+    assert store.load_study("toy-study").trials[lost.number].state is TrialState.WAITING
+
+
+def test_the_time_limit_stops_asking() -> None:
+    store = MemoryStore()
+    runner = ToyRunner(hook=lambda jobs: threading.Event().wait(0.2))
+    result = make_loop(store, runner, confirm_top=0, trials=1000, time_s=0.5).run()
+    assert 1 <= counts(store)["search", "COMPLETE"] < 10
+    assert result.stopped_early is not None
+    assert "time limit" in result.stopped_early
+
+
+def test_two_drivers_share_a_study_and_no_trial_runs_twice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    runners = [ToyRunner(hook=lambda jobs: threading.Event().wait(0.01)) for _ in range(2)]
+    loops = [make_loop(open_store(url), runner, trials=20, confirm_top=2) for runner in runners]
+    errors: list[BaseException] = []
+
+    def drive(loop: SearchLoop) -> None:
+        try:
+            loop.run()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=drive, args=(loop,)) for loop in loops]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    jobs = [(job.configuration.fingerprint, job.seed) for runner in runners for job in runner.jobs]
+    assert len(jobs) == len(set(jobs))
+    assert all(runner.jobs for runner in runners)
+    study = open_store(url).load_study("toy-study")
+    assert len(study.of_kind(TrialKind.SEARCH, state=TrialState.COMPLETE)) == 20
+    assert {item.attempts for item in study.trials} == {1}
