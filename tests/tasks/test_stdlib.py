@@ -93,6 +93,25 @@ def test_a_python_without_sources_is_refused(tmp_path: Path, monkeypatch: pytest
         load_task("stdlib/topics")
 
 
+def test_a_topic_that_is_not_installed_is_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["open", "close", "read", "lock", "send", "parse", "count"]
+    for topic in ("text", "files", "mail"):
+        for number, module in enumerate(TOPICS[topic].split()):
+            lines = [
+                f'def f{row}():\n    """{topic} {module} {words[row % 7]} {row} {number}."""\n' for row in range(25)
+            ]
+            (tmp_path / f"{module}.py").write_text("".join(lines))
+    # One file, as large as it may be, cannot stand in three splits.
+    lines = [f'def f{row}():\n    """draw {row} {words[row % 7]} things"""\n' for row in range(200)]
+    (tmp_path / "turtle.py").write_text("".join(lines))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    task = load_task("stdlib/topics")
+    assert task.label_names == ("text", "files", "mail")
+    for split in task.splits.values():
+        truth = [text.split()[0] for text in split.texts]
+        assert [task.label_names[index] for index in split.targets] == truth
+
+
 def test_no_module_is_under_two_topics() -> None:
     modules = Counter(module for names in TOPICS.values() for module in names.split())
     assert modules.most_common(1)[0][1] == 1
