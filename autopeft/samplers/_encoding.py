@@ -124,7 +124,6 @@ def _rate_range(space: BoundSpace) -> tuple[float, float]:
     if isinstance(rate, float):
         return rate, rate
     parameter = next(item for item in space.parameters if item.name == rate)
-    if parameter.low is not None and parameter.high is not None:
-        return parameter.low, parameter.high
-    rates = [float(item) for item in parameter.choices]
-    return min(rates), max(rates)
+    if parameter.low is None or parameter.high is None:
+        raise ValueError(f"the learning rate {rate} must be a number with a range.")
+    return parameter.low, parameter.high

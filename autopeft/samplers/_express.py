@@ -51,7 +51,8 @@ def express(points: PointSource, wanted: Configuration, *, seed: int) -> Express
         return None
     if space.budget is not None and space.parameter_count(wanted) > space.budget:
         return None
-    rng = np.random.default_rng(np.random.SeedSequence([seed, len(wanted.placements)]))
+    # The same draws for whatever is wanted: compiled points are cached.
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
     target = _modules(wanted)
     starts = sorted(points.draw(rng, _N_DRAWS, ()), key=lambda point: _distance(point, target))[:_N_STARTS]
     best: Expression | None = None
@@ -138,11 +139,7 @@ def at_rate(points: PointSource, point: Point, learning_rate: float) -> Point:
     """The same point at another learning rate, or at the nearest one the space has."""
     for name in _rate_names(points):
         parameter = next(item for item in points.space.parameters if item.name == name)
-        if parameter.type == "categorical":
-            rates = [float(item) for item in parameter.choices]
-            value: OptionValue = parameter.choices[int(np.argmin(np.abs(np.log(rates) - math.log(learning_rate))))]
-        else:
-            value = min(max(learning_rate, parameter.low or learning_rate), parameter.high or learning_rate)
+        value = min(max(learning_rate, parameter.low or learning_rate), parameter.high or learning_rate)
         return points.make({**point.params, name: value}) or point
     return point
 

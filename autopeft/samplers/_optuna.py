@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: search for its first 50 trials.
 NSGA2_POPULATION = 10
 #: Proposals of Optuna that turn out infeasible or already taken before uniform sampling takes over.
-_MAX_REJECTIONS = 200
+_MAX_REJECTIONS = 50
 
 
 class OptunaSampler:
@@ -33,7 +33,7 @@ class OptunaSampler:
     Every ask builds an in-memory study from the stored trials and asks a freshly seeded Optuna sampler. Rivals must
     not be straw men, so each gets what this product knows: exact costs as logarithms, the shared policy for failures
     (`Evidence`), pending trials, baselines that are points of the space. Parameters that a point does not use get a
-    value all the same, random but fixed by the trial's number: Optuna then sees one flat space in which crossover and
+    value all the same, random but fixed by the configuration: Optuna then sees one flat space in which crossover and
     joint densities cover every parameter. Proposals that are infeasible or taken are rejected and asked again.
 
     Args:
@@ -97,7 +97,9 @@ class OptunaSampler:
             is_complete = item.evidence is not Evidence.PENDING
             study.add_trial(
                 optuna.trial.create_trial(
-                    params=_flat(point.params, parameters, np.random.default_rng([self._seed, item.number])),
+                    params=_flat(
+                        point.params, parameters, np.random.default_rng([self._seed, int(point.fingerprint, 16)])
+                    ),
                     distributions=distributions,
                     values=self._values(item) if is_complete else None,
                     state=optuna.trial.TrialState.COMPLETE if is_complete else optuna.trial.TrialState.RUNNING,

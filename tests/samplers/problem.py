@@ -19,6 +19,7 @@ ACCURACY = Objective(name="accuracy", direction=Direction.MAXIMIZE)
 PARAMETERS = Objective(name="trainable_parameters", direction=Direction.MINIMIZE, unit="parameters", is_known=True)
 SECONDS = Objective(name="wall_time_s", direction=Direction.MINIMIZE, unit="s")
 BUDGET = 227_132
+TINY_BUDGET = 9_000
 
 
 def default_space(budget: int | None = BUDGET) -> BoundSpace:
@@ -28,28 +29,57 @@ def default_space(budget: int | None = BUDGET) -> BoundSpace:
 
 
 def tiny_space() -> BoundSpace:
-    """Three families of at most three sizes on two layers, all numbers discrete: 60 points, fewer configurations."""
+    """Three families of at most four sizes on any of two layers: 27 configurations, not all of them affordable."""
     text = {
         "name": "tiny",
         "description": "A space that can be counted by hand.",
         "parameters": {
             "family": {"type": "categorical", "choices": ["lora", "adapter", "bias"]},
-            "rank": {"type": "int", "low": 1, "high": 3, "when": {"family": "lora"}},
-            "bottleneck": {"type": "int", "low": 1, "high": 3, "when": {"family": "adapter"}},
-            "share": {"type": "categorical", "choices": [0.5, 1.0]},
-            "rate": {"type": "categorical", "choices": [0.001, 0.01]},
+            "rank": {"type": "int", "low": 1, "high": 4, "when": {"family": "lora"}},
+            "bottleneck": {"type": "int", "low": 1, "high": 4, "when": {"family": "adapter"}},
+            "layer": {"type": "bool", "per_layer": True},
         },
         "modules": {
             "lora": {"when": {"family": "lora"}, "size": "rank", "parts": ["q", "v"]},
             "serial_adapter": {"when": {"family": "adapter"}, "size": "bottleneck", "parts": ["ffn"]},
             "bitfit": {"when": {"family": "bias"}, "parts": ["bias"]},
         },
-        "layers": {"top_share": "share"},
-        "learning_rate": "rate",
+        "layers": {"bits": "layer"},
+        "learning_rate": 0.003,
         "budget": "reject",
     }
     space = parse_search_space(text, TYPES)
-    return BoundSpace(space=space, shapes=bert_shapes(n_layers=2), module_types=TYPES, budget=10_000)
+    return BoundSpace(space=space, shapes=bert_shapes(n_layers=2), module_types=TYPES, budget=TINY_BUDGET)
+
+
+def small_space() -> BoundSpace:
+    """Two families on any of three layers, with a continuous learning rate: quick to compile, not to exhaust."""
+    text = {
+        "name": "small",
+        "description": "Two families with sizes, layer bits, a learning rate.",
+        "parameters": {
+            "lora": {"type": "bool"},
+            "adapter": {"type": "bool"},
+            "rank": {"type": "int", "low": 1, "high": 16, "log": True, "when": {"lora": True}},
+            "parts": {"type": "categorical", "choices": ["qv", "all"], "when": {"lora": True}},
+            "bottleneck": {"type": "int", "low": 1, "high": 32, "log": True, "when": {"adapter": True}},
+            "layer": {"type": "bool", "per_layer": True},
+            "rate": {"type": "float", "low": 0.0005, "high": 0.02, "log": True},
+        },
+        "modules": {
+            "lora": {
+                "when": {"lora": True},
+                "size": "rank",
+                "parts": {"parameter": "parts", "lists": {"qv": ["q", "v"], "all": ["q", "k", "v", "o", "up", "down"]}},
+            },
+            "serial_adapter": {"when": {"adapter": True}, "size": "bottleneck", "parts": ["ffn"]},
+        },
+        "layers": {"bits": "layer"},
+        "learning_rate": "rate",
+        "budget": "scale",
+    }
+    space = parse_search_space(text, TYPES)
+    return BoundSpace(space=space, shapes=bert_shapes(n_layers=3), module_types=TYPES, budget=60_000)
 
 
 @dataclass(frozen=True)
