@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING
 
-from autopeft.export import StudyResult
-from autopeft.export._format import format_score, format_short_count
+from autopeft.export import StudyResult, format_score, format_short_count
 from autopeft.study import Study, Trial, TrialKind, TrialState
 
 if TYPE_CHECKING:

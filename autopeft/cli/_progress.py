@@ -7,8 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from autopeft.cli._output import message_console
-from autopeft.export import display_name
-from autopeft.export._format import format_count, format_duration, format_score, format_share, printable
+from autopeft.export import display_name, format_count, format_duration, format_score, format_share, printable
 from autopeft.study import StudySpec, Trial, TrialKind
 
 if TYPE_CHECKING:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from autopeft.cli._json import status_counts
 from autopeft.cli._output import DataTable, make_table
 from autopeft.cli._plot import baseline_marks, front_plot, plot_signs
-from autopeft.export import StudyResult, configuration_grid, display_name, layer_count, report_value
-from autopeft.export._format import (
+from autopeft.export import (
+    StudyResult,
+    configuration_grid,
+    display_name,
     format_bytes,
     format_count,
     format_duration,
@@ -17,7 +19,9 @@ from autopeft.export._format import (
     format_share,
     format_time,
     format_value,
+    layer_count,
     printable,
+    report_value,
 )
 from autopeft.study import Study, Trial, TrialKind, TrialState
 

@@ -1,6 +1,6 @@
-"""What leaves a study: reports and figures, summaries, adapters.
+"""What leaves a study: reports and figures, results in words, adapters.
 
-Names are loaded on first use, so that a table of trials does not wait for torch or matplotlib.
+Figures and reports are loaded on first use, so that a table of trials waits for neither matplotlib nor torch.
 """
 
 from __future__ import annotations
@@ -8,42 +8,60 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from autopeft.export._format import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_score,
+    format_share,
+    format_short_count,
+    format_time,
+    format_value,
+    printable,
+)
+from autopeft.export._grid import Grid, configuration_grid, layer_count
+from autopeft.export._result import StudyResult, display_name, report_value
+
 if TYPE_CHECKING:
     from autopeft.export._figures import front_description, front_figure, heatmap_description, heatmap_figure
-    from autopeft.export._grid import Grid, configuration_grid, layer_count
-    from autopeft.export._report import render_report
-    from autopeft.export._result import StudyResult, display_name, report_value
+    from autopeft.export._report import REPORT_FORMATS, render_report
 
-_HOMES = {
-    "Grid": "_grid",
-    "StudyResult": "_result",
-    "configuration_grid": "_grid",
-    "display_name": "_result",
+#: Names that are loaded on first use, and the modules they are in.
+_LAZY = {
+    "REPORT_FORMATS": "_report",
     "front_description": "_figures",
     "front_figure": "_figures",
     "heatmap_description": "_figures",
     "heatmap_figure": "_figures",
-    "layer_count": "_grid",
     "render_report": "_report",
-    "report_value": "_result",
 }
 
 __all__ = [
+    "REPORT_FORMATS",
     "Grid",
     "StudyResult",
     "configuration_grid",
     "display_name",
+    "format_bytes",
+    "format_count",
+    "format_duration",
+    "format_score",
+    "format_share",
+    "format_short_count",
+    "format_time",
+    "format_value",
     "front_description",
     "front_figure",
     "heatmap_description",
     "heatmap_figure",
     "layer_count",
+    "printable",
     "render_report",
     "report_value",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -6,33 +6,19 @@ import pytest
 from rich.console import Console
 
 from autopeft.cli._progress import SearchProgress, plan_lines
+from tests.cli.test_search import make_plan
 from tests.export.studies import complete, draft, failed, full_study, mixed_configuration
-from tests.study.builders import make_spec
 
 FOUND = complete(7, draft(mixed_configuration(first=5), 1234), 0.61)
 BROKEN = failed(8, draft(mixed_configuration(first=4), 1234))
 
 
-class FakePlan:
-    """A plan as `autopeft.orchestrate.Plan`, which cannot be imported without torch."""
-
-    spec = make_spec()
-    task_description = "toy texts"
-    n_parameters_active = 12
-    n_trials = 24
-    n_baselines = 6
-    n_confirmations = 18
-    n_done = 3
-    seconds_per_trial = 4.0
-    estimated_time_s = 180.0
-    export_notes = ("lora: a plain LoRA adapter",)
-    store_url = "sqlite:////tmp/x.db"
-    resume_command = "autopeft search --task toy --budget 5%"
+PLAN = make_plan(n_done=3, store_url="sqlite:////tmp/x.db")
 
 
 def run(progress: SearchProgress) -> None:
     with progress:
-        progress.plan(FakePlan())  # type: ignore[arg-type]
+        progress.plan(PLAN)
         progress.trial_started(FOUND)
         progress.trial_finished(FOUND, full_study().trials[3])
         progress.trial_started(BROKEN)
@@ -41,13 +27,13 @@ def run(progress: SearchProgress) -> None:
 
 
 def test_plan_says_everything_before_the_search() -> None:
-    text = "\n".join(plan_lines(FakePlan()))  # type: ignore[arg-type]
+    text = "\n".join(plan_lines(PLAN))
     for part in (
         "5%: 5,000 trainable parameters (5.00 %)",
         "24 search trials, 6 baselines, up to 18 confirmations; 3 done",
         "at most about 3 min 00 s, at 4.0 s per trial (measured)",
         "lora: a plain LoRA adapter",
-        "autopeft search --task toy --budget 5%",
+        "autopeft search --task toy",
         "sqlite:////tmp/x.db",
     ):
         assert part in text
@@ -56,7 +42,7 @@ def test_plan_says_everything_before_the_search() -> None:
 def test_without_a_terminal_every_event_is_one_line() -> None:
     stream = io.StringIO()
     run(SearchProgress(Console(file=stream, width=60)))
-    lines = stream.getvalue().splitlines()[len(plan_lines(FakePlan())) :]  # type: ignore[arg-type]
+    lines = stream.getvalue().splitlines()[len(plan_lines(PLAN)) :]
     assert lines == [
         "trial 7 started: ia3 on k of 1 + lora 9 on q,v of 5 + serial_adapter 16 on ffn of 5, lr 0.001",
         "trial 7: accuracy 0.6100, 1,234 parameters, 12.5 s, best 0.6100 (trial 3) [4/48]",

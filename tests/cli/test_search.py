@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autopeft import orchestrate
+from autopeft.cli._search import _settings, _terminate_as_interrupt, read_settings
+from autopeft.exceptions import UsageError
+from autopeft.orchestrate import Plan, SearchResult, SearchSettings
+from autopeft.store import SqlStore, TrialStore
+from tests.cli.conftest import Cli
+from tests.export.studies import full_study
+from tests.study.builders import make_spec
+
+Search = Callable[..., SearchResult]
+
+
+def make_plan(*_: object, n_done: int = 0, store_url: str = "", **__: object) -> Plan:
+    return Plan(
+        spec=make_spec(),
+        task_description="toy texts",
+        n_parameters_active=12,
+        n_trials=24,
+        n_baselines=6,
+        n_confirmations=18,
+        n_done=n_done,
+        seconds_per_trial=4.0,
+        estimated_time_s=180.0,
+        export_notes=("lora: a plain LoRA adapter",),
+        store_url=store_url,
+        resume_command="autopeft search --task toy",
+    )
+
+
+@pytest.fixture
+def replace_search(monkeypatch: pytest.MonkeyPatch) -> Callable[[Search], None]:
+    """Put something quick in the place of preparing and running a search; everything around it is real."""
+
+    def put(search: Search) -> None:
+        prepared = SimpleNamespace(spec=make_spec())
+        monkeypatch.setattr(orchestrate, "prepare", lambda _: prepared)
+        monkeypatch.setattr(orchestrate, "run_search", search)
+
+    return put
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text("task: toy\nbudget: 2%\ntrials: 7\ndata-dir: from-file\n")
+    settings = _settings(path, {"task": None, "budget": None, "trials": 9, "objectives": [], "data_dir": None})
+    assert settings == SearchSettings(task="toy", budget="2%", trials=9, data_dir=Path("from-file"))
+    monkeypatch.setenv("AUTOPEFT_DATA_DIR", "from-environment")
+    assert _settings(path, {"data_dir": None}).data_dir == Path("from-environment")
+    assert _settings(path, {"data_dir": Path("from-flag")}).data_dir == Path("from-flag")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("a: [", "is not YAML"),
+        ("- a\n- b\n", "must hold settings .* but got list"),
+        (b"\xff\xfe\x00", "is not YAML"),
+    ],
+)
+def test_a_bad_settings_file_says_what_is_wrong(tmp_path: Path, content: str | bytes | None, message: str) -> None:
+    path = tmp_path / "search.yaml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match=message):
+        read_settings(path)
+
+
+def test_an_empty_settings_file_sets_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text("# nothing yet\n")
+    assert read_settings(path) == {}
+
+
+def test_no_task_and_unknown_keys_are_exit_code_2(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("search")
+    assert ran.code == 2
+    assert "no task given" in ran.err
+    path = tmp_path / "search.yaml"
+    path.write_text("task: toy\nbugdet: 1%\n")
+    ran = cli("search", "--config", str(path))
+    assert ran.code == 2
+    assert "unknown setting 'bugdet'. Did you mean budget" in ran.err
+
+
+def test_the_end_shows_the_front_and_names_the_next_commands(
+    cli: Cli, tmp_path: Path, replace_search: Callable[[Search], None]
+) -> None:
+    study = full_study()
+    seen: dict[str, Any] = {}
+
+    def search(prepared: Any, store: TrialStore, progress: orchestrate.Progress, **given: Any) -> SearchResult:
+        seen.update(given, attributes=store.load_study(prepared.spec.name).attributes)
+        progress.plan(make_plan())
+        progress.trial_finished(study.trials[3], study.trials[3])
+        return SearchResult(study=study, summary={}, stopped_early="the time limit ended the search")
+
+    replace_search(search)
+    db = tmp_path / "x.db"
+    ran = cli("search", "--task", "toy", "--budget", "5%", "--db", str(db), "--format", "json")
+    assert ran.code == 0
+    data = json.loads(ran.out)
+    assert data["stopped_early"] == "the time limit ended the search"
+    assert len(data["baselines"]) == 6
+    assert "trial 3 (baseline): accuracy 0.6100" in ran.err
+    assert f"Stored as study study in sqlite:///{db}" in ran.err
+    for command in ("front study", "report study -o report.html"):
+        assert f"autopeft {command} --db {db}" in ran.err
+    assert seen["attributes"]["command"] == f"autopeft search --task toy --budget 5% --db {db}"
+    assert seen["cache_dir"] == tmp_path / "autopeft-home" / "cache"
+    quiet = cli("search", "--task", "toy", "--db", str(db), "--quiet")
+    assert quiet.err == ""
+    assert study.attributes["summary"]["headline"] in quiet.out
+
+
+def test_interrupting_is_exit_code_130_with_the_resume_command(
+    cli: Cli, tmp_path: Path, replace_search: Callable[[Search], None]
+) -> None:
+    def search(*_: object, **__: object) -> SearchResult:
+        raise KeyboardInterrupt
+
+    replace_search(search)
+    ran = cli("search", "--task", "toy", "--db", str(tmp_path / "x.db"))
+    assert ran.code == 130
+    assert ran.out == ""
+    assert f"autopeft search --task toy --budget 1% --db {tmp_path / 'x.db'}" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_polite_kill_is_an_interrupt_and_the_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _terminate_as_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_plan_stores_nothing_and_counts_what_is_done(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., str]
+) -> None:
+    monkeypatch.setattr(orchestrate, "prepare", lambda _: SimpleNamespace(spec=make_spec()))
+    monkeypatch.setattr(orchestrate, "load_runner", lambda *_, **__: None)
+    monkeypatch.setattr(orchestrate, "planned_baselines", lambda _: [])
+    monkeypatch.setattr(orchestrate, "make_plan", make_plan)
+    missing = tmp_path / "none.db"
+    data = json.loads(cli("plan", "--task", "toy", "--db", str(missing), "--format", "json").out)
+    assert data["n_done"] == 0
+    assert data["spec"]["budget"] == 5000
+    assert not missing.exists()
+    db = save(full_study())
+    assert "22 done" in cli("plan", "--task", "toy", "--db", db).out
+    with_other = SqlStore(db)
+    try:
+        assert [item.name for item in with_other.list_studies()] == ["study"]
+    finally:
+        with_other.close()
