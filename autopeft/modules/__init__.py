@@ -1,8 +1,21 @@
 """PEFT modules: low-rank updates, adapters, prefixes and trained copies, injected into a frozen backbone by hooks."""
 
-from autopeft.modules._inject import Injection, inject
+from autopeft.modules._inject import Injection, inject, site_key, uniform_prefix_length
 from autopeft.modules._kind import ExportClass, ModuleKind, Option
+from autopeft.modules._merge import is_mergeable, merged_state
 from autopeft.modules._registry import MODULES
 from autopeft.modules._stack import OwnedParameter
 
-__all__ = ["MODULES", "ExportClass", "Injection", "ModuleKind", "Option", "OwnedParameter", "inject"]
+__all__ = [
+    "MODULES",
+    "ExportClass",
+    "Injection",
+    "ModuleKind",
+    "Option",
+    "OwnedParameter",
+    "inject",
+    "is_mergeable",
+    "merged_state",
+    "site_key",
+    "uniform_prefix_length",
+]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from autopeft.modules._layout import RowLayout
 from autopeft.modules._stack import Stack
 
 #: When an output operation runs: each receives what those before it made of the module's output.
@@ -90,6 +91,8 @@ class Hooks:
     def __init__(self) -> None:
         self._modules: dict[nn.Module, _ModuleHooks] = {}
         self._replacements: dict[nn.Module, Replacement] = {}
+        self._installations: list[tuple[Callable[[], object], Callable[[], object]]] = []
+        self._row_notes: dict[nn.Module, Callable[..., None]] = {}
         self._removals: list[Callable[[], object]] = []
 
     def on_input(self, module: nn.Module, operation: InputOperation) -> None:
@@ -110,11 +113,25 @@ class Hooks:
         """What `replace` registered for a module."""
         return self._replacements.get(module)
 
-    def on_removal(self, undo: Callable[[], None]) -> None:
-        """Call something when the hooks are removed."""
-        self._removals.append(undo)
+    def on_install(self, do: Callable[[], object], undo: Callable[[], object]) -> None:
+        """Call something when the hooks are installed, and something else when they are removed."""
+        self._installations.append((do, undo))
+
+    def note_rows(self, model: nn.Module, layout: RowLayout) -> None:
+        """Keep the layout's ``n_rows`` at the number of rows that enter the model."""
+
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            layout.n_rows = len(kwargs["input_ids"] if "input_ids" in kwargs else args[0])
+
+        self._row_notes[model] = note
 
     def install(self) -> None:
+        """Start changing what the backbone computes."""
+        for do, undo in self._installations:
+            do()
+            self._removals.append(undo)
+        for model, note in self._row_notes.items():
+            self._removals.append(model.register_forward_pre_hook(note, with_kwargs=True).remove)
         for hooks in self._modules.values():
             self._removals.extend(handle.remove for handle in hooks.install())
         for module, replacement in self._replacements.items():

@@ -170,6 +170,7 @@ def inject(
         place = Place(site=site, key=f"{site_key(site)}.{type_name}", backbone=backbone, layout=layout, hooks=hooks)
         stacks += kind.build(place, members)
     head = build_head(backbone, layout, hooks, len(configurations)) if train_head else []
+    # Only now does the backbone change: a configuration that does not fit leaves no trace.
     hooks.install()
     return Injection(backbone, configurations, layout=layout, stacks=stacks, head=head, hooks=hooks)
 

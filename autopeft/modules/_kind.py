@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -92,17 +92,30 @@ class Place:
         return self.site.layer or 0
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class WeightUpdate:
-    """A linear map's float32 weights on the way to their merged form.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LinearWeights:
+    """A linear map's float32 weights, to be changed in place.
 
     Args:
-        weight: Shape (out, in).
-        bias: Shape (out,), or None.
+        weight: Shape (out, in), a view.
+        bias: Shape (out,), a view, or None.
     """
 
     weight: Tensor
     bias: Tensor | None
+
+
+class Weights(Protocol):
+    """Float32 copies of a backbone's weights, to be changed in place."""
+
+    def linear(self, layer: int, part: str) -> LinearWeights:
+        """Those of a linear part."""
+
+    def norm(self, layer: int, index: int, parameter: str) -> Tensor:
+        """``"weight"`` or ``"bias"`` of a layer's norm."""
+
+    def tensor(self, name: str) -> Tensor:
+        """Any other, by dotted name in the model."""
 
 
 class ModuleKind(Hashable, Protocol):
@@ -143,13 +156,12 @@ class ModuleKind(Hashable, Protocol):
         """Make the members' tensors and register their computation; empty if the backbone has no such site."""
 
 
-class LinearKind(ModuleKind, Protocol):
-    """A module type whose effect on a linear map can be written into its weights."""
+@runtime_checkable
+class MergeableKind(Protocol):
+    """A module type whose effect can be written into the backbone's weights."""
 
-    def merge(
-        self, spec: ModuleSpec, site: Site, part: str, tensors: Mapping[str, Tensor], update: WeightUpdate
-    ) -> None:
-        """Write trained tensors into the weights of linear `part` of the site's layer, in place of `update`'s."""
+    def merge(self, spec: ModuleSpec, site: Site, tensors: Mapping[str, Tensor], weights: Weights) -> None:
+        """Write the trained tensors of one placement, by their names in its stack, into weights."""
 
 
 def check_spec(kind: ModuleKind, spec: ModuleSpec) -> None:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autopeft.modules._bitfit import BitFit
+from autopeft.modules._full import Full
+from autopeft.modules._ia3 import Ia3
 from autopeft.modules._kind import ModuleKind
-from autopeft.modules.lora import Lora
+from autopeft.modules._lora import Lora
+from autopeft.modules._parallel_adapter import ParallelAdapter
+from autopeft.modules._prefix import Prefix
+from autopeft.modules._serial_adapter import SerialAdapter
 
-#: A new module type is one file and one line here.
-MODULES: Mapping[str, ModuleKind] = {kind.name: kind for kind in (Lora(),)}
+_KINDS: tuple[ModuleKind, ...] = (Lora(), SerialAdapter(), ParallelAdapter(), Prefix(), Ia3(), BitFit(), Full())
+
+#: A new module type is one file and one word here.
+MODULES: Mapping[str, ModuleKind] = {kind.name: kind for kind in _KINDS}

@@ -40,6 +40,7 @@ class Stack:
             `torch.nn.Linear`'s (out, in).
         constants: Numbers of each owner that enter the computation but are not trained.
         dtype: In which the values are used; None takes the layout's.
+        variant: Tells stacks of the same key apart.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Stack:
         transposed: Collection[str] = (),
         constants: Mapping[str, Sequence[float]] | None = None,
         dtype: torch.dtype | None = None,
+        variant: str = "",
     ) -> None:
         self.key = key
+        self._variant = f"[{variant}]" if variant else ""
         self.layout = layout
         self.owners = tuple(owners)
         self.dtype = dtype or layout.dtype
@@ -111,6 +114,16 @@ class Stack:
         blocks = x.unflatten(0, (self.layout.n_active, -1))
         return blocks if self._positions is None else blocks.index_select(0, self._positions)
 
+    def split_rows(self, n_rows: int) -> tuple[Tensor, Tensor]:
+        """Indices of the active owners' rows, and of all others, in a batch of `n_rows`."""
+        per_block = n_rows // self.layout.n_active
+        positions = [position for position, owner in enumerate(self.layout.active) if owner in self._row_of]
+        is_own = torch.zeros(self.layout.n_active, dtype=torch.bool)
+        is_own[positions] = True
+        rows = torch.arange(n_rows, device=self.layout.device)
+        is_own = is_own.repeat_interleave(per_block).to(self.layout.device)
+        return rows[is_own], rows[~is_own]
+
     def add(self, out: Tensor, delta: Tensor, alpha: float = 1.0) -> Tensor:
         """Add to the rows of the active owners.
 
@@ -134,7 +147,7 @@ class Stack:
 
     def parameters(self) -> list[OwnedParameter]:
         return [
-            OwnedParameter(name=f"{self.key}.{name}", tensor=tensor, candidates=self.owners)
+            OwnedParameter(name=f"{self.key}.{name}{self._variant}", tensor=tensor, candidates=self.owners)
             for name, tensor in self.tensors.items()
         ]
 

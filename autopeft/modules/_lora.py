@@ -16,7 +16,7 @@ from autopeft.modules._kind import (
     Member,
     Option,
     Place,
-    WeightUpdate,
+    Weights,
     check_spec,
     layer_linear,
     number,
@@ -69,12 +69,11 @@ class Lora:
         place.hooks.on_output(linear.module, _LoraOperation(stack, dropout), ORDER[self.name], start, stop)
         return [stack]
 
-    def merge(
-        self, spec: ModuleSpec, site: Site, part: str, tensors: Mapping[str, Tensor], update: WeightUpdate
-    ) -> None:
+    def merge(self, spec: ModuleSpec, site: Site, tensors: Mapping[str, Tensor], weights: Weights) -> None:
         """W + s B A."""
-        if part == site.part:
-            update.weight = update.weight + number(self, spec, "scale") * tensors["B"] @ tensors["A"]
+        weights.linear(site.layer or 0, site.part).weight.addmm_(
+            tensors["B"], tensors["A"], alpha=number(self, spec, "scale")
+        )
 
 
 def _initial(place: Place, member: Member, n_in: int, n_out: int) -> dict[str, Tensor]:
