@@ -38,7 +38,7 @@ class CurvePoint:
     Args:
         step: Optimizer steps done.
         epoch: Epochs done, possibly fractional.
-        metrics: Metrics on the search split, and ``train_loss``; finite.
+        metrics: Metrics on the search split, and ``train_loss``.
         wall_time_s: Training time so far, in seconds.
     """
 
@@ -46,11 +46,6 @@ class CurvePoint:
     epoch: float
     metrics: Mapping[str, float]
     wall_time_s: float
-
-    def __post_init__(self) -> None:
-        if self.step < 0:
-            raise ValueError(f"`step >= 0` must hold, but got {self.step}.")
-        _check_finite({**self.metrics, "epoch": self.epoch, "wall_time_s": self.wall_time_s})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +75,10 @@ class Measurement:
     def __post_init__(self) -> None:
         if self.split not in (SEARCH_SPLIT, REPORT_SPLIT):
             raise ValueError(f"split must be {SEARCH_SPLIT!r} or {REPORT_SPLIT!r}, but got {self.split!r}.")
-        _check_finite({**self.metrics, **self.costs})
+        for name, value in [*self.metrics.items(), *self.costs.items()]:
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, but got {value}; leave out what was not measured.")
 
     def value(self, name: str) -> float | None:
         """Natural value of an objective; None if it was not measured."""
         return self.metrics.get(name, self.costs.get(name))
-
-
-def _check_finite(values: Mapping[str, float]) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, but got {value}; leave out what was not measured.")
