@@ -67,7 +67,7 @@ def front_figure(study: Study, *, id_prefix: str = "front") -> str:
         )
         members = {item.number for item in result.front.trials}
         others = [item for item in searched if item.number not in members]
-        _scatter(axes, place, metric.name, others, "o", _GREY, "search trials", size=22, alpha=0.6)
+        _scatter(axes, place, metric.name, others, "o", _GREY, "other search trials", size=22, alpha=0.6)
         _scatter(axes, place, metric.name, baselines, "^", _ORANGE, "baselines", size=46)
         _front_line(axes, place, study, result)
         _scatter(axes, place, metric.name, result.front.trials, "o", _BLUE, "front of the search", size=42)

@@ -60,7 +60,7 @@ class StudyResult:
                 headline=str(stored.get("headline") or "No headline was stored."),
                 difference=stored.get("difference"),
                 confirmed=tuple(stored.get("confirmed") or ()),
-                is_final=all(item.state.is_finished for item in study.trials),
+                is_final=_is_current(study, stored.get("n_trials")),
             )
         recommended = best_of(study, within_budget(study, front.trials))
         baseline = best_baseline(study)
@@ -89,6 +89,11 @@ def report_value(study: Study, trial: Trial, name: str) -> float | None:
     values = [item.value(name, REPORT_SPLIT) for item in repeats if item.measurement(REPORT_SPLIT) is not None]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def _is_current(study: Study, n_summarized: object) -> bool:
+    """Whether a stored summary covers all trials: a search that was extended and interrupted has an old one."""
+    return n_summarized in (None, len(study.trials)) and all(item.state.is_finished for item in study.trials)
 
 
 def _trial(study: Study, number: object) -> Trial | None:

@@ -30,6 +30,14 @@ def test_the_stored_summary_is_taken() -> None:
     assert result.is_final
 
 
+def test_a_summary_of_fewer_trials_is_not_final() -> None:
+    study = full_study()
+    summary = study.attributes["summary"]
+    for n_trials, is_final in ((len(study.trials), True), (len(study.trials) - 1, False)):
+        changed = replace(study, attributes={"summary": {**summary, "n_trials": n_trials}})
+        assert StudyResult.of(changed).is_final is is_final
+
+
 def test_without_a_summary_search_values_within_the_budget_decide() -> None:
     study = replace(full_study(), attributes={})
     result = StudyResult.of(study)
