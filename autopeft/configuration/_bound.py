@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from autopeft.configuration._compile import PlannedModule, assemble, at_size_one, plan, shrink
+from autopeft.configuration._compile import PlannedModule, assemble, at_size_one, canonical_options, plan, shrink
 from autopeft.configuration._configuration import Configuration, OptionValue
 from autopeft.configuration._draw import Drawer
 from autopeft.configuration._expand import Point, expand, holds, plain
@@ -47,6 +47,7 @@ class BoundSpace:
     _declared: dict[str, Parameter] = field(init=False, repr=False, compare=False)
     _drawer: Drawer = field(init=False, repr=False, compare=False)
     _counts: dict[tuple[str, int, str, int | None], int] = field(init=False, repr=False, compare=False)
+    _canonical_space: SearchSpace = field(init=False, repr=False, compare=False)
     _compiled: dict[tuple[Any, ...], Configuration | str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +59,9 @@ class BoundSpace:
             "_drawer": Drawer.make(self.space, parameters),
             "_counts": {},
             "_compiled": {},
+            "_canonical_space": replace(
+                self.space, modules=tuple(canonical_options(rule, self.module_types) for rule in self.space.modules)
+            ),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
@@ -204,7 +208,7 @@ class BoundSpace:
     def _plan(self, values: Params) -> list[PlannedModule]:
         """The modules of a canonical point that have a site on this backbone, the budget not yet applied."""
         point = Point(declared=self._declared, values=values, n_layers=self.shapes.n_layers)
-        return [item for item in plan(self.space, self.shapes, point) if self._count(item) > 0]
+        return [item for item in plan(self._canonical_space, self.shapes, point) if self._count(item) > 0]
 
     def _build(self, values: Params) -> Configuration:
         modules = self._plan(values)

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from autopeft.configuration._configuration import Configuration, ModuleSpec, Site
+from autopeft.configuration._configuration import Configuration, ModuleSpec, OptionValue, Site
 from autopeft.configuration._expand import Point
 from autopeft.configuration._profiles import PROFILES, profile_sizes
-from autopeft.configuration._shapes import BackboneShapes
+from autopeft.configuration._shapes import BackboneShapes, ModuleTypes
 from autopeft.configuration._space import LayerRule, ModuleRule, SearchSpace
-from autopeft.exceptions import InfeasibleError
+from autopeft.exceptions import ConfigurationError, InfeasibleError, UnknownNameError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,27 @@ class PlannedModule:
     @property
     def site(self) -> Site:
         return Site(layer=self.layer, part=self.part)
+
+
+def canonical_options(rule: ModuleRule, module_types: ModuleTypes) -> ModuleRule:
+    """The rule with options in their own type, and without those that only repeat the default.
+
+    Raises:
+        UnknownNameError: If there is no such module type.
+        ConfigurationError: If the type has no such option.
+    """
+    if rule.type not in module_types:
+        raise UnknownNameError("module type", rule.type, module_types)
+    known = module_types[rule.type].options
+    kept: list[tuple[str, OptionValue]] = []
+    for name, value in rule.options:
+        if name not in known:
+            raise ConfigurationError(f"{rule.type} has no option {name!r}. Known: {', '.join(known) or 'none'}.")
+        default = known[name].default
+        typed = float(value) if isinstance(default, float) else value
+        if typed != default:
+            kept.append((name, typed))
+    return replace(rule, options=tuple(kept))
 
 
 #: Parameters of a planned module; 0 if the backbone lacks the site.

@@ -11,7 +11,7 @@ from autopeft.configuration._configuration import PARTS, OptionValue
 from autopeft.configuration._parse_parameters import parse_condition, parse_parameters
 from autopeft.configuration._profiles import PROFILES
 from autopeft.configuration._reader import Reader, describe, join, nearest
-from autopeft.configuration._shapes import ModuleTypes
+from autopeft.configuration._shapes import ModuleType, ModuleTypes
 from autopeft.configuration._space import LayerRule, ModuleRule, Parameter, PartsRule, SearchSpace, SizeRule
 from autopeft.exceptions import SearchSpaceError
 
@@ -193,7 +193,7 @@ class _Parser:
         if profile != "flat" and ("size" not in data or per_layer):
             why = "it has a size of its own in each layer" if per_layer else "it has no size"
             reader.problem(join(key, "profile"), f"must be flat, because {why}.")
-        options = self._options(join(key, "options"), data["options"]) if "options" in data else ()
+        options = self._options(join(key, "options"), data["options"], kind) if "options" in data else ()
         if parts is None or profile is None or not isinstance(type_name, str):
             return None
         return ModuleRule(
@@ -279,16 +279,22 @@ class _Parser:
             self._reader.one_of(f"parameters.{value}.choices", choice, PROFILES, "profile")
         return None if chooser is None else value
 
-    def _options(self, key: str, value: Any) -> tuple[tuple[str, OptionValue], ...]:
+    def _options(self, key: str, value: Any, kind: ModuleType | None) -> tuple[tuple[str, OptionValue], ...]:
         found: dict[str, OptionValue] = {}
         for name, item in self._reader.entries(key, value).items():
-            if isinstance(item, int | float) and not isinstance(item, bool):
+            if kind is not None and name not in kind.options:
+                known = ", ".join(sorted(kind.options)) or "none"
+                self._reader.problem(join(key, name), f"unknown option.{nearest(name, kind.options)} Known: {known}.")
+            elif isinstance(item, int | float) and not isinstance(item, bool):
                 if self._reader.number(join(key, name), item) is not None:
                     found[name] = item
             elif isinstance(item, bool | str):
                 found[name] = item
             else:
                 self._reader.problem(join(key, name), f"must be a single value, but got {describe(item)}.")
+            if name in found and kind is not None and not kind.options[name].accepts(found[name]):
+                domain = kind.options[name].domain
+                self._reader.problem(join(key, name), f"must be {domain}, but got {describe(item)}.")
         return tuple(sorted(found.items()))
 
     def _layers(self, key: str, value: Any, context: Requirements) -> LayerRule | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from autopeft.configuration._configuration import Configuration, ModuleSpec, Site
+from autopeft.configuration._configuration import Configuration, ModuleSpec, OptionValue, Site
 from autopeft.exceptions import ConfigurationError
 
 
@@ -67,6 +67,21 @@ class BackboneShapes:
         return len(self.layers)
 
 
+class ModuleOption(Protocol):
+    """What the torch-free side must know of an option of a module type."""
+
+    @property
+    def default(self) -> OptionValue:
+        """Value when a spec does not name the option; its type is the option's type."""
+
+    @property
+    def domain(self) -> str:
+        """The allowed values in words."""
+
+    def accepts(self, value: OptionValue) -> bool:
+        """Whether a value is allowed."""
+
+
 class ModuleType(Protocol):
     """What the torch-free side must know of a module type; `autopeft.modules.MODULES` holds the real ones."""
 
@@ -81,6 +96,10 @@ class ModuleType(Protocol):
     @property
     def is_sized(self) -> bool:
         """Whether `ModuleSpec.size` is required (True) or must be None (False)."""
+
+    @property
+    def options(self) -> Mapping[str, ModuleOption]:
+        """Options by name."""
 
     def parameter_count(self, spec: ModuleSpec, site: Site, shapes: BackboneShapes) -> int:
         """Trainable parameters of `spec` at `site`: exact, closed form; 0 if the backbone has no such site."""

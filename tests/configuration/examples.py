@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from hypothesis import settings
 
@@ -66,6 +66,19 @@ def llama_shapes(*, n_layers: int = 4, hidden: int = 64, ffn: int = 176, heads: 
 
 
 @dataclass(frozen=True)
+class CountedOption:
+    """An option that takes positive numbers, or the texts it lists."""
+
+    default: float | str
+    domain: str = "positive"
+
+    def accepts(self, value: object) -> bool:
+        if isinstance(self.default, str):
+            return value in self.domain.split(", ")
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+@dataclass(frozen=True)
 class CountedType:
     """A module type given by its closed form."""
 
@@ -73,6 +86,7 @@ class CountedType:
     parts: frozenset[str]
     is_sized: bool
     count: Callable[[int, str, LayerShape, int], int]
+    options: Mapping[str, CountedOption] = field(default_factory=dict)
 
     def parameter_count(self, spec: ModuleSpec, site: Site, shapes: BackboneShapes) -> int:
         return self.count(spec.size or 0, site.part, shapes.layers[site.layer or 0], shapes.hidden_size)
@@ -101,12 +115,16 @@ def _bitfit(size: int, part: str, layer: LayerShape, hidden: int) -> int:
     return linears + sum(norm.features for norm in layer.norms if norm.has_bias)
 
 
+BLOCKS = frozenset({"attention", "ffn"})
+ACTIVATION = CountedOption("relu", "relu, gelu")
 TYPES = {
     item.name: item
     for item in (
-        CountedType("lora", LINEARS, True, _lora),
-        CountedType("serial_adapter", frozenset({"attention", "ffn"}), True, _adapter),
-        CountedType("parallel_adapter", frozenset({"attention", "ffn"}), True, _adapter),
+        CountedType("lora", LINEARS, True, _lora, {"scale": CountedOption(2.0)}),
+        CountedType("serial_adapter", BLOCKS, True, _adapter, {"activation": ACTIVATION, "scale": CountedOption(1.0)}),
+        CountedType(
+            "parallel_adapter", BLOCKS, True, _adapter, {"activation": ACTIVATION, "scale": CountedOption(4.0)}
+        ),
         CountedType("prefix", frozenset({"attention"}), True, _prefix),
         CountedType("ia3", frozenset({"k", "v", "down"}), False, _ia3),
         CountedType("bitfit", frozenset({"bias"}), False, _bitfit),

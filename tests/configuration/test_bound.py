@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopeft.configuration import BoundSpace, load_search_space, parse_budget, parse_search_space
+from autopeft.configuration import BoundSpace, ModuleSpec, load_search_space, parse_budget, parse_search_space
 from autopeft.exceptions import BudgetError, ConfigurationError, InfeasibleError
 from tests.configuration.examples import TYPES, bert_shapes, llama_shapes, patient
 
@@ -253,13 +253,11 @@ def test_paper_space_sizes_and_options() -> None:
     base = {"parallel_halvings": 10, "prefix_halvings": 10, **{f"layer_{layer}": layer == 3 for layer in range(12)}}
     specs = [space.compile({**base, "serial_halvings": k}).placements[0].module for k in range(10)]
     assert [spec.size for spec in specs] == [768, 384, 192, 96, 48, 24, 12, 6, 3, 1]
-    assert dict(specs[0].options) == {"activation": "relu", "scale": 1.0}
+    rules = {rule.type: dict(rule.options) for rule in space.space.modules}
+    assert rules["serial_adapter"] == {"activation": "relu", "scale": 1.0}
+    assert rules["parallel_adapter"] == {"activation": "relu", "scale": 4.0}
     parallel = space.compile({**base, "serial_halvings": 10, "parallel_halvings": 4}).placements[0].module
-    assert (parallel.type, parallel.size, dict(parallel.options)) == (
-        "parallel_adapter",
-        48,
-        {"activation": "relu", "scale": 4.0},
-    )
+    assert parallel == ModuleSpec.make("parallel_adapter", 48)  # options that repeat the default are left out
 
 
 @pytest.mark.parametrize("hidden", [384, 1024, 4096])

@@ -90,6 +90,18 @@ def test_bits_gate_layers_and_profiles_span_what_is_left() -> None:
     assert dict(bound().compile(point).placements[0].module.options) == {"scale": 1.0}
 
 
+@pytest.mark.parametrize(("scale", "options"), [(2, {}), (2.0, {}), (3, {"scale": 3.0}), (0.5, {"scale": 0.5})])
+def test_options_are_canonical(scale: float, options: dict[str, float]) -> None:
+    """2 is LoRA's default here: naming it changes nothing, and whole numbers are the floats they stand for."""
+    changes = {
+        "modules": {**DEFINITION["modules"], "lora": {**DEFINITION["modules"]["lora"], "options": {"scale": scale}}}
+    }
+    point = {**ALL, "k": 6, "lora": True, "rank": 3, "parts": "qv", "profile": "flat"}
+    placements = bound(**changes).compile(point).placements
+    assert [dict(item.module.options) for item in placements] == [options] * 8
+    assert all(type(value) is float for item in placements for _, value in item.module.options)
+
+
 def test_no_bit_set_is_infeasible() -> None:
     point = {**ALL, "gate": "bits", **{f"bit_{layer}": False for layer in range(4)}}
     assert bound().contains(point)

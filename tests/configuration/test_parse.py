@@ -126,6 +126,12 @@ LISTS = "modules.lora.parts.lists"
         ),
         (setting("modules.lora.options", {"scale": float("nan")}), "modules.lora.options.scale: must be finite"),
         (
+            setting("modules.lora.options", {"scal": 1}),
+            "modules.lora.options.scal: unknown option. Did you mean scale?",
+        ),
+        (setting("modules.lora.options", {"scale": -1}), "modules.lora.options.scale: must be positive, but got -1."),
+        (setting("modules.bitfit.options", {"scale": 1}), "modules.bitfit.options.scale: unknown option. Known: none."),
+        (
             setting("modules.second", {"type": "lora", "size": 1, "parts": ["v", "o"]}),
             "modules.second.parts: a site holds one lora, but lora can stand at v as well.",
         ),

@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 import yaml
 
-from autopeft.configuration import BoundSpace, list_search_spaces, load_search_space, parse_search_space
+from autopeft.configuration import (
+    BoundSpace,
+    ModuleSpec,
+    Site,
+    list_search_spaces,
+    load_search_space,
+    parse_search_space,
+)
 from autopeft.configuration._yaml import read_yaml_text, search_space_files
 from autopeft.exceptions import SearchSpaceError, UnknownNameError
-from tests.configuration.examples import TYPES, bert_shapes
+from tests.configuration.examples import TYPES, bert_shapes, llama_shapes
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -57,6 +64,25 @@ def test_shipped_spaces_sample_and_round_trip(path: Path) -> None:
         point = bound.sample(rng)
         assert again.contains(point)
         assert again.compile(dict(point)).fingerprint == bound.compile(point).fingerprint
+
+
+def test_shipped_spaces_fit_the_real_module_types() -> None:
+    """The types of these tests count as the real ones do, for every part and on both kinds of backbone."""
+    from autopeft.modules import MODULES
+
+    for path in FILES:
+        assert load_search_space(path, MODULES) == load_search_space(path, TYPES)
+    for name, kind in TYPES.items():
+        real = MODULES[name]
+        assert (real.parts, real.is_sized) == (kind.parts, kind.is_sized)
+        assert {key: item.default for key, item in kind.options.items()}.items() <= {
+            key: item.default for key, item in real.options.items()
+        }.items()
+        spec = ModuleSpec.make(name, 5 if kind.is_sized else None)
+        for shapes in (bert_shapes(), llama_shapes()):
+            for part in kind.parts:
+                site = Site(part=part, layer=1)
+                assert real.parameter_count(spec, site, shapes) == kind.parameter_count(spec, site, shapes)
 
 
 def test_the_example_of_the_readme_is_a_space(tmp_path: Path) -> None:
