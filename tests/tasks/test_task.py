@@ -72,6 +72,7 @@ def test_hash_depends_on_the_content_and_on_nothing_else() -> None:
         make_task(metrics=directions(("accuracy",))),
         make_task(metrics=directions(("f1", "accuracy"))),
         make_task(train=replace(base.train, pairs=base.train.texts)),
+        make_task(train=replace(base.train, pairs=base.train.texts[::-1])),
         make_task(train=replace(base.train, targets=1 - base.train.targets)),
         # The same characters, cut elsewhere.
         make_task(train=replace(base.train, texts=("train 0train 1", "", "train 2", "train 3"))),
