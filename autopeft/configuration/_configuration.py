@@ -171,20 +171,24 @@ class Configuration:
         """The configuration in words, for tables and hover texts."""
         if not self.placements:
             return f"head only, lr {self.learning_rate:.2g}"
-        groups: dict[tuple[str, int | None], dict[str, list[int]]] = {}
+        groups: dict[str, dict[str, dict[int | None, int | None]]] = {}
         for item in self.placements:
-            by_part = groups.setdefault((item.module.type, item.module.size), {})
-            by_part.setdefault(item.site.part, []).extend([] if item.site.layer is None else [item.site.layer])
+            sizes = groups.setdefault(item.module.type, {}).setdefault(item.site.part, {})
+            sizes[item.site.layer] = item.module.size
         words = []
-        for (kind, size), by_part in groups.items():
-            merged: dict[tuple[int, ...], list[str]] = {}
-            for part, layers in by_part.items():
-                merged.setdefault(tuple(layers), []).append(part)
-            places = "; ".join(
-                f"{','.join(parts)}{f' of {layer_ranges(layers)}' if layers else ''}"
-                for layers, parts in merged.items()
-            )
-            words.append(f"{kind}{f' {size}' if size is not None else ''} on {places}")
+        for kind, by_part in groups.items():
+            # Parts with the same sizes on the same layers are said together.
+            merged: dict[tuple[tuple[int | None, int | None], ...], list[str]] = {}
+            for part, by_layer in by_part.items():
+                merged.setdefault(tuple(by_layer.items()), []).append(part)
+            places = []
+            for by_layer_items, parts in merged.items():
+                layers = [layer for layer, _ in by_layer_items if layer is not None]
+                known = sorted({size for _, size in by_layer_items if size is not None})
+                size = f"{known[0]}-{known[-1]} " if len(known) > 1 else f"{known[0]} " if known else ""
+                where = f" of {layer_ranges(layers)}" if layers else ""
+                places.append(f"{size}on {','.join(parts)}{where}")
+            words.append(f"{kind} {'; '.join(places)}")
         return " + ".join(words) + f", lr {self.learning_rate:.2g}"
 
 

@@ -110,6 +110,7 @@ def summarize(study: Study, task: Task) -> dict[str, Any]:
         difference = difference_interval(chosen.predictions, against.predictions, targets, score)
     return {
         "metric": metric,
+        "n_trials": len(study.trials),
         "recommended": None if recommended is None else recommended.number,
         "best_baseline": None if baseline_trial is None else baseline_trial.number,
         "headline": headline(study, chosen, recommended, against, difference),

@@ -84,6 +84,7 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
             "revision": settings.revision,
             "architecture": backbone.architecture,
             "parameters": backbone.shapes.parameters,
+            "n_layers": backbone.shapes.n_layers,
         },
         "space": search_space.to_dict(),
         "budget": budget,
