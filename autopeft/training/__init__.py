@@ -1,1 +1,19 @@
-"""To be filled."""
+"""The inner loop: configuration + task + fidelity + seed -> measurement."""
+
+from autopeft.training._data import SplitData, TaskData
+from autopeft.training._job import Job, Outcome, PointCallback
+from autopeft.training._precision import select_precision
+from autopeft.training._runner import TrialRunner
+from autopeft.training._settings import PRECISIONS, TrainingSettings
+
+__all__ = [
+    "PRECISIONS",
+    "Job",
+    "Outcome",
+    "PointCallback",
+    "SplitData",
+    "TaskData",
+    "TrainingSettings",
+    "TrialRunner",
+    "select_precision",
+]

@@ -72,9 +72,7 @@ class BatchPlan:
         return [batches[i] for i in order]
 
 
-def _cut(
-    lengths: npt.NDArray[np.int64], ranked: npt.NDArray[np.int64], batch_size: int
-) -> list[_Bucket]:
+def _cut(lengths: npt.NDArray[np.int64], ranked: npt.NDArray[np.int64], batch_size: int) -> list[_Bucket]:
     buckets: list[_Bucket] = []
     # The short batch goes to the shortest examples, where any bucket wastes least.
     first = len(ranked) % batch_size
@@ -82,7 +80,9 @@ def _cut(
     while start < len(ranked):
         stop = min(start + _MIN_BATCHES * batch_size + (first if start == 0 else 0), len(ranked))
         shortest = lengths[ranked[start]]
-        while stop < len(ranked) and lengths[ranked[min(stop + batch_size, len(ranked)) - 1]] <= shortest * _MAX_STRETCH:
+        while (
+            stop < len(ranked) and lengths[ranked[min(stop + batch_size, len(ranked)) - 1]] <= shortest * _MAX_STRETCH
+        ):
             stop = min(stop + batch_size, len(ranked))
         if 0 < len(ranked) - stop < _MIN_BATCHES * batch_size:
             # A last bucket of a single batch would hold the same examples together in every epoch.

@@ -193,16 +193,15 @@ class Cohort:
         """Gradients of the whole batch, in as many parts as memory asks for; the losses, shape (k,)."""
         self._optimizer.zero_grad()
         n_examples = len(batches[0].rows)
-        total: Tensor | None = None
+        total = torch.zeros(len(active), device=self._device)
         parts = [split_batch(batch, self._n_parts) for batch in batches]
+        first_row = 0
         for micro_batches in zip(*parts, strict=True):
-            self._injection.begin_batch(step, training=True)
-            losses = self._forward.losses(
-                self._splits["train"], micro_batches, n_examples, active, self._task.kind
-            )
+            self._injection.begin_batch(step, training=True, first_row=first_row)
+            first_row += len(micro_batches[0].rows)
+            losses = self._forward.losses(self._splits["train"], micro_batches, n_examples, active, self._task.kind)
             losses.sum().backward()
-            total = losses.detach() if total is None else total + losses.detach()
-        assert total is not None
+            total += losses.detach()
         return total
 
     def _look(self) -> None:

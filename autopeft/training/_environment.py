@@ -12,9 +12,7 @@ import torch
 from autopeft.training._costs import device_name
 
 
-def environment(
-    *, device: torch.device, dtype: torch.dtype, backbone_hash: str, task_hash: str
-) -> dict[str, Any]:
+def environment(*, device: torch.device, dtype: torch.dtype, backbone_hash: str, task_hash: str) -> dict[str, Any]:
     """Facts that every measurement carries, JSON-ready.
 
     Args:

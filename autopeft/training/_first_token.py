@@ -72,7 +72,11 @@ def _distilbert_layer(
     attention = layer.attention
     first = hidden_states[:, :1]
     context = _attend(
-        attention, attention.q_lin(first), attention.k_lin(hidden_states), attention.v_lin(hidden_states), attention_mask
+        attention,
+        attention.q_lin(first),
+        attention.k_lin(hidden_states),
+        attention.v_lin(hidden_states),
+        attention_mask,
     )
     attended = layer.sa_layer_norm(attention.out_lin(context) + first)
     return layer.output_layer_norm(layer.ffn(attended) + attended)

@@ -78,7 +78,9 @@ class FlatAdamW:
             self._first = torch.zeros_like(self._values)
             self._second = torch.zeros_like(self._values)
             # Row r of the tensors' leading axes belongs to candidate owners[r]; shape (k, rows).
-            self._membership = torch.nn.functional.one_hot(torch.tensor(owners), len(learning_rates)).T.bool().to(device)
+            self._membership = (
+                torch.nn.functional.one_hot(torch.tensor(owners), len(learning_rates)).T.bool().to(device)
+            )
             self._owner = torch.repeat_interleave(torch.tensor(owners), torch.tensor(sizes)).to(device)
         decays = torch.tensor([float(item.tensor.dim() > 2) for item in parameters for _ in item.candidates])
         self._decays = torch.repeat_interleave(decays, torch.tensor(sizes)).to(device) if weight_decay else None
@@ -118,20 +120,19 @@ class FlatAdamW:
         norms = self.gradient_norms()
         self._step += 1
         if self._fused is not None:
-            self._fused_step(factor, norms)
+            self._fused_step(self._fused, factor, norms)
         else:
             self._cohort_step(factor, norms, active)
         return norms
 
-    def _fused_step(self, factor: float, norms: Tensor) -> None:
-        assert self._fused is not None
+    def _fused_step(self, fused: torch.optim.AdamW, factor: float, norms: Tensor) -> None:
         if self._max_grad_norm is not None:
             self.gradients.mul_(_clip_scales(norms, self._max_grad_norm))
         rate = self._host_rates[0] * factor
         if self._decays is not None:
             self._values.mul_(1 - rate * self._weight_decay * self._decays)
-        self._fused.param_groups[0]["lr"] = rate
-        self._fused.step()
+        fused.param_groups[0]["lr"] = rate
+        fused.step()
 
     def _cohort_step(self, factor: float, norms: Tensor, active: Sequence[int] | None) -> None:
         gradients = self.gradients

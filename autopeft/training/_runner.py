@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from autopeft.backbones import Backbone
@@ -17,6 +16,7 @@ from autopeft.configuration import Configuration
 from autopeft.exceptions import DivergenceError, OutOfMemoryError
 from autopeft.modules import Injection, inject
 from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Failure, Fidelity, Measurement
+from autopeft.training._attention import fast_attention
 from autopeft.training._cohort import Candidate, Cohort, is_out_of_memory, release_memory
 from autopeft.training._costs import PeakMemory
 from autopeft.training._data import TaskData
@@ -79,7 +79,10 @@ class TrialRunner:
         """A split, tokenised at the first call."""
         if name not in self._splits:
             tokens = tokenize_split(
-                getattr(self._task, name), self._backbone.tokenizer, self._settings.max_tokens, self._cache_dir
+                getattr(self._task, name),
+                self._backbone.tokenizer,
+                min(self._settings.max_tokens, self._backbone.max_positions),
+                self._cache_dir,
             )
             self._splits[name] = ResidentSplit(name, tokens, self._backbone.pad_token_id, self._backbone.device)
         return self._splits[name]
@@ -150,9 +153,7 @@ class TrialRunner:
         self._run_group(group[:middle], jobs, reporter, keep_state, outcomes)
         self._run_group(group[middle:], jobs, reporter, keep_state, outcomes)
 
-    def _run_cohort(
-        self, candidates: Sequence[Candidate], on_point: PointCallback, keep_state: bool
-    ) -> list[Outcome]:
+    def _run_cohort(self, candidates: Sequence[Candidate], on_point: PointCallback, keep_state: bool) -> list[Outcome]:
         first_layer = min(self._first_layer(item.job.configuration) for item in candidates)
         names = dict.fromkeys(["train", SEARCH_SPLIT, *(name for item in candidates for name in item.job.splits)])
         splits = {name: self.split(name) for name in names}
@@ -161,7 +162,11 @@ class TrialRunner:
         memory.start()
         seeds = [item.job.seed for item in candidates]
         configurations = [item.job.configuration for item in candidates]
-        with inject(self._backbone, configurations, seeds=seeds) as injection, first_token_only(self._backbone):
+        with (
+            fast_attention(self._backbone.device),
+            first_token_only(self._backbone),
+            inject(self._backbone, configurations, seeds=seeds) as injection,
+        ):
             cohort = Cohort(
                 injection=injection,
                 forward=CohortForward(self._backbone, injection, first_layer=first_layer, states=states),
@@ -193,11 +198,12 @@ class TrialRunner:
             return {}
         start = time.perf_counter()
         found = {}
-        for name, split in splits.items():
-            n_examples = fidelity.train_examples if name == "train" else len(split)
-            stored = self._states.get(split, n_examples, first_layer)
-            if stored is not None:
-                found[name] = stored
+        with fast_attention(self._backbone.device):
+            for name, split in splits.items():
+                n_examples = fidelity.train_examples if name == "train" else len(split)
+                stored = self._states.get(split, n_examples, first_layer)
+                if stored is not None:
+                    found[name] = stored
         self.cache_fill_time_s += time.perf_counter() - start
         return found
 

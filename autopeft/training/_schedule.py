@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def learning_rate_factor(step: int, n_steps: int, warmup_share: float) -> float:
     r"""Factor on the peak learning rate at a step: linear warm-up, then linear decay.
@@ -19,8 +21,7 @@ def learning_rate_factor(step: int, n_steps: int, warmup_share: float) -> float:
     Returns:
         A number in [0, 1].
     """
-    # ceil without importing floats' rounding noise: 0.06 * 50 must give 3, not 4.
-    warmup = -int(-round(n_steps * warmup_share, 9) // 1)
+    warmup = math.ceil(n_steps * warmup_share)
     if step < warmup:
         return step / warmup
     return (n_steps - step) / max(1, n_steps - warmup)

@@ -85,7 +85,7 @@ def tokenizer_identity(tokenizer: Any) -> str:
     else:
         body = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     special = json.dumps({key: str(value) for key, value in tokenizer.special_tokens_map.items()}, sort_keys=True)
-    return content_key(type(tokenizer).__name__, body, special)
+    return content_key(type(tokenizer).__name__, tokenizer.model_input_names, body, special)
 
 
 def _tokenize(split: SplitData, tokenizer: Any, max_tokens: int) -> dict[str, npt.NDArray[Any]]:
@@ -124,7 +124,8 @@ def _filler(tokenizer: Any) -> int:
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]] | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # numpy leaves a damaged file open when it is given a path.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
@@ -133,7 +134,7 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]] | None:
 def _write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     try:
         with atomic_file(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, allow_pickle=False, **arrays)
     except CacheError:
         # Tokenising again costs seconds; a full disk must not cost the run.
         return
