@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from autopeft.configuration import BoundSpace, Configuration, parse_search_space
 from autopeft.configuration._compile import PlannedModule, at_size_one, shrink
 from autopeft.configuration._space import ModuleRule, PartsRule, SizeRule
-from autopeft.exceptions import InfeasibleError
+from autopeft.exceptions import ConfigurationError, InfeasibleError, UnknownNameError
 from tests.configuration.examples import TYPES, bert_shapes, llama_shapes, patient
 
 DEFINITION: dict[str, Any] = {
@@ -100,6 +100,19 @@ def test_options_are_canonical(scale: float, options: dict[str, float]) -> None:
     placements = bound(**changes).compile(point).placements
     assert [dict(item.module.options) for item in placements] == [options] * 8
     assert all(type(value) is float for item in placements for _, value in item.module.options)
+
+
+def test_a_space_read_on_trust_is_checked_when_bound() -> None:
+    lora = {**DEFINITION["modules"]["lora"], "type": "loar"}
+    with pytest.raises(UnknownNameError, match="unknown module type 'loar'"):
+        _bind_on_trust({**DEFINITION, "modules": {**DEFINITION["modules"], "lora": lora}})
+    lora = {**DEFINITION["modules"]["lora"], "options": {"scal": 2}}
+    with pytest.raises(ConfigurationError, match="lora has no option 'scal'"):
+        _bind_on_trust({**DEFINITION, "modules": {**DEFINITION["modules"], "lora": lora}})
+
+
+def _bind_on_trust(definition: dict[str, Any]) -> BoundSpace:
+    return BoundSpace(space=parse_search_space(definition), shapes=SHAPES, module_types=TYPES)
 
 
 def test_no_bit_set_is_infeasible() -> None:
