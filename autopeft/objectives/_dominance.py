@@ -27,8 +27,7 @@ def non_dominated_mask(values: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         raise ValueError("dominance is defined for finite values only; filter to fully measured trials first.")
     at_least = (y[:, None, :] >= y[None, :, :]).all(axis=2)  # n x n
     better = (y[:, None, :] > y[None, :, :]).any(axis=2)  # n x n
-    dominated: npt.NDArray[np.bool_] = (at_least & better).any(axis=0)
-    return ~dominated
+    return ~np.asarray((at_least & better).any(axis=0), dtype=np.bool_)
 
 
 def reference_point(values: npt.ArrayLike, *, margin: float = 0.1) -> Array:

@@ -42,8 +42,8 @@ class Front:
         """
         rows = []
         for trial in trials:
-            values = [trial.value(item.name) for item in objectives]
-            if trial.state is TrialState.COMPLETE and all(value is not None for value in values):
+            values = [value for item in objectives if (value := trial.value(item.name)) is not None]
+            if trial.state is TrialState.COMPLETE and len(values) == len(objectives):
                 rows.append((trial, values))
         if not rows:
             return cls(trials=(), objectives=tuple(objectives), reference_point=None, hypervolume=None)

@@ -27,7 +27,9 @@ def write_reviews(path: Path, n: int = 240, seed: int = 0) -> Path:
     lines = ["text,label"]
     for _ in range(n):
         label = rng.choice(sorted(WORDS))
-        words = [rng.choice(WORDS[label]) if rng.random() < 0.6 else rng.choice(["it", "was", "a", "film"]) for _ in range(6)]
+        words = [
+            rng.choice(WORDS[label]) if rng.random() < 0.6 else rng.choice(["it", "was", "a", "film"]) for _ in range(6)
+        ]
         lines.append(f"{' '.join(words)} {rng.randrange(10**6)},{label}")
     path.write_text("\n".join(lines) + "\n")
     return path

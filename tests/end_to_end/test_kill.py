@@ -14,11 +14,14 @@ from tests.end_to_end.conftest import SEARCH, CommandLine
 TRIALS = 10
 
 
+def has_study(command: CommandLine) -> bool:
+    database = command.folder / "home" / "autopeft.db"
+    return database.exists() and bool(command.json("status", "--all")["studies"])
+
+
 def finished(command: CommandLine) -> dict[int, tuple[str, object]]:
     trials = command.json("trials")["trials"]
-    return {
-        item["number"]: (item["fingerprint"], item["values"]) for item in trials if item["state"] == "COMPLETE"
-    }
+    return {item["number"]: (item["fingerprint"], item["values"]) for item in trials if item["state"] == "COMPLETE"}
 
 
 @pytest.mark.slow
@@ -37,7 +40,7 @@ def test_kill_dash_nine_at_random_moments_loses_nothing(command: CommandLine) ->
         process.communicate()
         if process.returncode == 0:
             break
-        if (command.folder / "home" / "autopeft.db").exists() and command.json("status", "--all")["studies"]:
+        if has_study(command):
             now = finished(command)
             assert kept.items() <= now.items(), "a finished trial changed or was lost"
             kept = now
@@ -78,7 +81,11 @@ def test_ctrl_c_stops_cleanly_and_prints_the_command_to_resume(command: CommandL
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         time.sleep(0.5)
-        if (command.folder / "home" / "autopeft.db").exists() and command.json("status", "--all")["studies"] and finished(command):
+        if (
+            (command.folder / "home" / "autopeft.db").exists()
+            and command.json("status", "--all")["studies"]
+            and finished(command)
+        ):
             break
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from autopeft.exceptions import InfeasibleError
+from autopeft.modules import MODULES
 from autopeft.orchestrate import LocalExecutor, SearchLoop, SilentProgress, baselines
 from autopeft.store import MemoryStore, TrialStore, open_store
 from autopeft.study import TrialKind, TrialState
 from autopeft.training import Job
-from tests.configuration.examples import TYPES, bert_shapes
+from tests.configuration.examples import bert_shapes
 from tests.orchestrate.toys import ToyRunner, prepared_search
 
 
@@ -22,7 +23,7 @@ def make_loop(
     store.ensure_study(prepared.spec)
     progress = SilentProgress()
     executor = LocalExecutor(store, runner, progress, cohort=cohort)  # type: ignore[arg-type]
-    planned = [item for item in baselines(bert_shapes(), TYPES, 227_132, memory_bytes=0)] if with_baselines else []
+    planned = list(baselines(bert_shapes(), MODULES, 227_132, memory_bytes=0)) if with_baselines else []
     return SearchLoop(prepared, store, executor, progress, baselines=planned)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from autopeft.configuration import BoundSpace, Configuration, load_search_space
+from autopeft.modules import MODULES
 from autopeft.objectives import COSTS
 from autopeft.orchestrate import PreparedSearch, SearchSettings
 from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, StudySpec
 from autopeft.training import Job, Outcome, TrainingSettings
-from tests.configuration.examples import TYPES, bert_shapes
+from tests.configuration.examples import bert_shapes
 from tests.study.builders import ACCURACY
 
 N_EXAMPLES = 60
@@ -88,8 +89,8 @@ def prepared_search(**changes: Any) -> PreparedSearch:
     """A search of the default space on MiniLM's shapes."""
     settings = SearchSettings(**{"task": "toy", "sampler": "random", "trials": 6, "seeds": 2, **changes})
     shapes = bert_shapes()
-    search_space = load_search_space("default", TYPES)
-    space = BoundSpace(space=search_space, shapes=shapes, module_types=TYPES, budget=227_132)
+    search_space = load_search_space("default", MODULES)
+    space = BoundSpace(space=search_space, shapes=shapes, module_types=MODULES, budget=227_132)
     spec = StudySpec(
         name="toy-study",
         task={"name": "toy"},
