@@ -125,6 +125,11 @@ class Hooks:
 
         self._row_notes[model] = note
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether the backbone computes something else now."""
+        return bool(self._removals)
+
     def install(self) -> None:
         """Start changing what the backbone computes."""
         for do, undo in self._installations:

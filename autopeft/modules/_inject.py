@@ -126,6 +126,11 @@ class Injection:
         """Restore the backbone, bit for bit; a second call does nothing."""
         self._hooks.remove()
 
+    def restore(self) -> None:
+        """Put the same modules back after `remove`, with the values they have; does nothing if they are in."""
+        if not self._hooks.is_installed:
+            self._hooks.install()
+
     def __enter__(self) -> Self:
         return self
 

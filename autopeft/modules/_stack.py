@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autopeft.exceptions import ConfigurationError
 from autopeft.modules._layout import RowLayout
@@ -61,7 +61,7 @@ class Stack:
         self.owners = tuple(owners)
         self.dtype = dtype or layout.dtype
         self.tensors = {
-            name: _stack_padded([values[name] for values in initial]).to(layout.device).requires_grad_()
+            name: nn.Parameter(_stack_padded([values[name] for values in initial]).to(layout.device))
             for name in initial[0]
         }
         self._shapes = [{name: values[name].shape for name in values} for values in initial]

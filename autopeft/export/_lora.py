@@ -1,0 +1,117 @@
+"""A plain LoRA adapter: what stock peft, and loaders that know only rank and alpha, read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from autopeft.backbones import Backbone
+from autopeft.configuration import Configuration
+from autopeft.export._trained import TrainedModel
+from autopeft.modules import MODULES
+
+#: What peft puts before the names of a model's modules.
+KEY_PREFIX = "base_model.model."
+
+
+def reason_against(configuration: Configuration, backbone: Backbone, max_tokens: int) -> str | None:
+    """Why a configuration is no plain LoRA; None if it is one."""
+    if not configuration.placements:
+        return "it trains the head alone, and a LoRA adapter needs a LoRA"
+    others = [name for name in configuration.module_types if name != "lora"]
+    if others:
+        return f"it has modules that are no LoRA ({', '.join(others)})"
+    if not any(_has_site(backbone, item.site.layer, item.site.part) for item in configuration.placements):
+        return "none of its sites exists in this backbone"
+    return None
+
+
+def write(model: TrainedModel, folder: Path) -> None:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    The scale is part of B, and alpha equals the rank of every module: a loader that does not know ``rank_pattern`` and
+    ``alpha_pattern`` computes with scale 1 as well, and is right.
+    """
+    from peft import LoraConfig
+
+    updates = low_rank_updates(model)
+    ranks = {path: len(a) for path, (a, _) in updates.items()}
+    rank = max(ranks.values())
+    pattern = {path: each for path, each in ranks.items() if each != rank}
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=0.0,
+        rank_pattern=pattern,
+        alpha_pattern=dict(pattern),
+        target_modules=sorted(updates),
+        modules_to_save=list(model.backbone.head_paths),
+        fan_in_fan_out=is_transposed(model.backbone, updates),
+        bias="none",
+        inference_mode=True,
+        base_model_name_or_path=model.base,
+        revision=model.revision,
+    )
+    tensors = {f"{KEY_PREFIX}{name}": value for name, value in model.head.items()}
+    for path, (a, b) in updates.items():
+        tensors[f"{KEY_PREFIX}{path}.lora_A.weight"] = a
+        tensors[f"{KEY_PREFIX}{path}.lora_B.weight"] = b
+    config.save_pretrained(str(folder))
+    save_tensors(tensors, folder / "adapter_model.safetensors")
+
+
+def low_rank_updates(model: TrainedModel) -> dict[str, tuple[Tensor, Tensor]]:
+    """A (r, in) and B (out, r), scale included, by dotted module name.
+
+    Where several parts share a module (GPT-2's q, k and v), their A are stacked and their B form a block-diagonal
+    matrix: one LoRA whose rank is the sum of theirs.
+    """
+    parts: dict[str, list[tuple[int, int, Tensor, Tensor]]] = defaultdict(list)
+    for item in model.configuration.placements:
+        layer = item.site.layer or 0
+        site = model.backbone.linear(layer, item.site.part)
+        if site is None:
+            continue
+        tensors = model.tensors(layer, item.site.part, "lora")
+        scale = float(item.module.option("scale", MODULES["lora"].options["scale"].default))
+        parts[site.path].append((site.start, site.stop, tensors["A"], scale * tensors["B"]))
+    return {path: _combined(items, _width(model.backbone, path)) for path, items in parts.items()}
+
+
+def _combined(items: list[tuple[int, int, Tensor, Tensor]], width: int) -> tuple[Tensor, Tensor]:
+    b = torch.zeros(width, sum(len(a) for _, _, a, _ in items))
+    column = 0
+    for start, stop, a, part in items:
+        b[start:stop, column : column + len(a)] = part
+        column += len(a)
+    return torch.cat([a for _, _, a, _ in items]), b
+
+
+def _width(backbone: Backbone, path: str) -> int:
+    """Output features of a linear module."""
+    module = backbone.model.get_submodule(path)
+    return int(module.weight.shape[0] if isinstance(module, torch.nn.Linear) else module.weight.shape[1])
+
+
+def is_transposed(backbone: Backbone, paths: Iterable[str]) -> bool:
+    """Whether modules store their weights as (in, out), like GPT-2's ``Conv1D``; a model's linears agree in this."""
+    return not any(isinstance(backbone.model.get_submodule(path), torch.nn.Linear) for path in paths)
+
+
+def _has_site(backbone: Backbone, layer: int | None, part: str) -> bool:
+    return layer is not None and backbone.linear(layer, part) is not None
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write float32 tensors as safetensors, with the metadata that transformers looks for."""
+    save_file(
+        {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in tensors.items()},
+        path,
+        metadata={"format": "pt"},
+    )

@@ -1,0 +1,35 @@
+"""Merged weights: an ordinary transformers model that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from autopeft.backbones import Backbone
+from autopeft.configuration import Configuration
+from autopeft.export._trained import TrainedModel
+from autopeft.modules import is_mergeable, merged_state
+
+
+def reason_against(configuration: Configuration, backbone: Backbone, max_tokens: int) -> str | None:
+    """Why a configuration cannot be written into the backbone's weights; None if it can."""
+    if is_mergeable(configuration):
+        return None
+    own = [name for name in configuration.module_types if name not in ("lora", "ia3", "bitfit", "full")]
+    return f"it has modules that are not linear in the weights ({', '.join(own)})"
+
+
+def write(model: TrainedModel, folder: Path) -> None:
+    """Write ``config.json`` and the weights, in float32, for ``AutoModelForSequenceClassification``."""
+    plain: Any = model.backbone.model
+    state = {name: value.detach().cpu() for name, value in plain.state_dict().items()}
+    state |= {
+        name: value.contiguous()
+        for name, value in merged_state(model.backbone, model.configuration, model.state).items()
+    }
+    config = plain.config
+    plain.config = model.model_config()
+    try:
+        plain.save_pretrained(folder, state_dict=state)
+    finally:
+        plain.config = config
