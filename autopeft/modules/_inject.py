@@ -94,6 +94,7 @@ class Injection:
         self._layout.step = step
         self._layout.is_training = training
         self._layout.first_row = first_row
+        self._layout.prefix_masks.clear()
 
     def position_offset(self, candidate: int) -> int:
         """How far positions are shifted: the length of a uniform prefix on every layer when nothing else is trained.

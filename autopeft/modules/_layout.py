@@ -28,6 +28,8 @@ class RowLayout:
         self.first_row = 0
         #: Rows of the batch that is being computed; kept only while something needs it.
         self.n_rows = 0
+        #: Masks with room for prefixes, by the prefixes' lengths: what each was made of, and what was made.
+        self.prefix_masks: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         self._indices: dict[tuple[int, ...], Tensor] = {}
 
     @property

@@ -131,13 +131,26 @@ class _PrefixAttention:
             for name in ("keys", "values")
         )
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        is_visible = None
+        mask = self._mask(mask, tuple(lengths), query, key.shape[2], causal=causal)
+        return attend(query, torch.cat([keys, key], 2), torch.cat([values, value], 2), mask, is_causal=False, **kwargs)
+
+    def _mask(
+        self, mask: Tensor | None, lengths: tuple[int, ...], query: Tensor, n_keys: int, *, causal: bool
+    ) -> Tensor | None:
+        """The extended mask; layers with the same lengths share it."""
+        memo = self._stack.layout.prefix_masks
+        found = memo.get(lengths)
+        if mask is not None and found is not None and found[0] is mask:
+            return found[1]
+        longest, is_visible = max(lengths), None
         if min(lengths) < longest:
             places = torch.arange(longest, device=query.device)
-            each = places < self._stack.layout.index(tuple(lengths))[:, None]
-            is_visible = each.repeat_interleave(n_rows // len(lengths), 0)[:, None, None]
-        mask = _extended_mask(mask, is_visible, longest, query, key.shape[2], causal=causal)
-        return attend(query, torch.cat([keys, key], 2), torch.cat([values, value], 2), mask, is_causal=False, **kwargs)
+            each = places < self._stack.layout.index(lengths)[:, None]
+            is_visible = each.repeat_interleave(len(query) // len(lengths), 0)[:, None, None]
+        extended = _extended_mask(mask, is_visible, longest, query, n_keys, causal=causal)
+        if mask is not None and extended is not None:
+            memo[lengths] = (mask, extended)
+        return extended
 
 
 def _extended_mask(
@@ -169,8 +182,12 @@ def _extended_mask(
         lowest = torch.finfo(mask.dtype).min
         front = torch.zeros_like(front, dtype=mask.dtype).masked_fill(~front, lowest)
     n_rows = max(len(mask), len(front))
+    if mask.stride(2) == 0:
+        # The same for all queries, and kept so: it is smaller, and attention may make use of it.
+        mask = mask[:, :, :1]
     mask = mask.expand(n_rows, *mask.shape[1:])
-    return torch.cat([front.expand(n_rows, mask.shape[1], n_queries, length), mask], dim=-1)
+    extended = torch.cat([front.expand(*mask.shape[:3], length), mask], dim=-1)
+    return extended.expand(-1, -1, n_queries, -1)
 
 
 #: Which attention modules have a prefix; entries last as long as their injection.

@@ -95,7 +95,7 @@ class Stack:
 
     def value(self, name: str) -> Tensor:
         """The active owners' values in the computing dtype, shape (k, ...)."""
-        tensor = self.tensors[name]
+        tensor: Tensor = self.tensors[name]
         if self._row_index is not None:
             tensor = tensor.index_select(0, self._row_index)
         return tensor if tensor.dtype == self.dtype else tensor.to(self.dtype)
