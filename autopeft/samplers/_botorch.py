@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 with warnings.catch_warnings():
     # linear_operator compiles a few functions with torch.jit.script when it is imported.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=DeprecationWarning)
+    from botorch.acquisition.multi_objective import logei
     from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
     from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
     from botorch.exceptions import BotorchWarning, ModelFittingError
@@ -27,4 +30,20 @@ __all__ = [
     "SobolQMCNormalSampler",
     "fit_gpytorch_mll",
     "qLogNoisyExpectedHypervolumeImprovement",
+    "without_compiling",
 ]
+
+
+@contextlib.contextmanager
+def without_compiling() -> Iterator[None]:
+    """Build acquisition functions without BoTorch's C++ kernel.
+
+    The first qLogNEHVI of a process otherwise compiles an extension into the user's home folder: a minute or two where
+    there is a compiler, a warning where there is none. A few hundred candidates do not pay for that.
+    """
+    attempted = logei._load_attempted
+    logei._load_attempted = True
+    try:
+        yield
+    finally:
+        logei._load_attempted = attempted

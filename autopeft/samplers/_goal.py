@@ -18,6 +18,7 @@ from autopeft.samplers._botorch import (
     ModelListGP,
     SobolQMCNormalSampler,
     qLogNoisyExpectedHypervolumeImprovement,
+    without_compiling,
 )
 from autopeft.samplers._encoding import Configured, Encoder
 from autopeft.samplers._history import (
@@ -182,14 +183,15 @@ class _SampledGoal:
         reference[len(surrogates) :] = _exact_reference(self._exact, values[:, len(surrogates) :], log_budget)
         self.incumbents = _front_members(reached, values)
         self._pending: list[Configured] = []
-        self._acquisition = qLogNoisyExpectedHypervolumeImprovement(
-            model=ModelListGP(*[item.model for item in surrogates]),
-            ref_point=reference.tolist(),
-            X_baseline=torch.as_tensor(x),
-            sampler=SobolQMCNormalSampler(torch.Size([_N_SAMPLES]), seed=seed),
-            objective=GenericMCMultiOutputObjective(self._append_exact),
-            prune_baseline=True,
-        )
+        with without_compiling():
+            self._acquisition = qLogNoisyExpectedHypervolumeImprovement(
+                model=ModelListGP(*[item.model for item in surrogates]),
+                ref_point=reference.tolist(),
+                X_baseline=torch.as_tensor(x),
+                sampler=SobolQMCNormalSampler(torch.Size([_N_SAMPLES]), seed=seed),
+                objective=GenericMCMultiOutputObjective(self._append_exact),
+                prune_baseline=True,
+            )
 
     def score(self, items: Sequence[Configured]) -> Array:
         x = torch.as_tensor(self._encoder.encode(items)).unsqueeze(-2)  # n x 1 x d
@@ -200,13 +202,15 @@ class _SampledGoal:
         self._pending += items
         self._acquisition.set_X_pending(torch.as_tensor(self._encoder.encode(self._pending)))
 
-    def _append_exact(self, samples: Tensor, x: Tensor | None = None) -> Tensor:
+    def _append_exact(self, samples: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: N803 - BoTorch names it so
         """Measured samples (... x q x m1) beside the exact values of their points (... x q x m)."""
-        if not self._exact or x is None:
+        if not self._exact:
             return samples
-        logarithm = self._encoder.log_cost(x)
+        if X is None:
+            raise ValueError("exact values are read off the points, but none were given.")
         sign = 1.0 if self._exact[0].direction is Direction.MAXIMIZE else -1.0
-        return torch.cat([samples, (sign * logarithm).expand(samples.shape[:-1]).unsqueeze(-1)], dim=-1)
+        exact = (sign * self._encoder.log_cost(X)).expand(samples.shape[:-1])
+        return torch.cat([samples, exact.unsqueeze(-1)], dim=-1)
 
 
 def _exact(items: Sequence[Configured], exact: Sequence[Objective]) -> Array:

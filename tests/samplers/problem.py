@@ -52,7 +52,7 @@ def tiny_space() -> BoundSpace:
     return BoundSpace(space=space, shapes=bert_shapes(n_layers=2), module_types=TYPES, budget=TINY_BUDGET)
 
 
-def small_space() -> BoundSpace:
+def small_space(budget: int | None = 60_000) -> BoundSpace:
     """Two families on any of three layers, with a continuous learning rate: quick to compile, not to exhaust."""
     text = {
         "name": "small",
@@ -79,7 +79,7 @@ def small_space() -> BoundSpace:
         "budget": "scale",
     }
     space = parse_search_space(text, TYPES)
-    return BoundSpace(space=space, shapes=bert_shapes(n_layers=3), module_types=TYPES, budget=60_000)
+    return BoundSpace(space=space, shapes=bert_shapes(n_layers=3), module_types=TYPES, budget=budget)
 
 
 @dataclass(frozen=True)

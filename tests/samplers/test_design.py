@@ -24,7 +24,7 @@ def design_points(space: BoundSpace, n: int, *, seed: int = 0) -> list[Point]:
 
 
 def unevenness(points: list[Point], space: BoundSpace) -> float:
-    """Largest Kolmogorov distance from evenly spread (log cost, tuned layers, log rate), over what the space reaches."""
+    """Largest Kolmogorov distance from an even spread of log cost, tuned layers and log rate over what is reached."""
     everything = PointSource(space).draw(np.random.default_rng(99), 400, ())
     raw, reach = (np.array([_coordinates(item) for item in group]) for group in (points, everything))
     low, high = reach.min(axis=0), reach.max(axis=0)
@@ -34,7 +34,7 @@ def unevenness(points: list[Point], space: BoundSpace) -> float:
 
 
 def _coordinates(point: Point) -> tuple[float, float, float]:
-    n_layers = len(tuned_layers(point.configuration)) + 0.0
+    n_layers = len(tuned_layers(point.configuration))
     return math.log(point.trainable_parameters), n_layers, math.log(point.configuration.learning_rate)
 
 
@@ -58,12 +58,11 @@ def test_what_was_tried_already_is_left_out() -> None:
 def test_it_covers_cost_depth_and_rate_more_evenly_than_uniform_draws() -> None:
     """Means over seeds; the layers' three values keep the distance from reaching zero."""
     space = small_space()
-    seeds = range(6)
-    drawn = [PointSource(space).draw(np.random.default_rng(seed), 16, ()) for seed in seeds]
-    ours = np.mean([unevenness(design_points(space, 20, seed=seed)[4:], space) for seed in seeds])
+    seeds = range(4)
+    drawn = [PointSource(space).draw(np.random.default_rng(seed), 12, ()) for seed in seeds]
+    ours = np.mean([unevenness(design_points(space, 16, seed=seed)[4:], space) for seed in seeds])
     theirs = np.mean([unevenness(points, space) for points in drawn])
-    print(ours, theirs)
-    assert ours < theirs
+    assert ours < 0.9 * theirs
 
 
 @pytest.mark.parametrize(
