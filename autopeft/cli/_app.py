@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli import _catalog, _database, _deliver, _doctor, _inspect, _search
+from autopeft.cli import _catalog, _database, _deliver, _doctor, _export, _inspect, _search
 from autopeft.cli._environment import is_debug
 from autopeft.cli._output import tell
 from autopeft.exceptions import AutoPeftError
@@ -121,6 +121,15 @@ app.command(
     rich_help_panel=_STUDIES,
     epilog=examples("autopeft report -o report.html", "autopeft report STUDY --format md > report.md"),
 )(_deliver.report)
+app.command(
+    "export",
+    rich_help_panel=_STUDIES,
+    epilog=examples(
+        "autopeft export -o adapter",
+        "autopeft export STUDY knee -o adapter",
+        "autopeft export STUDY 17 -o model --as merged",
+    ),
+)(_export.export)
 app.command("tasks", rich_help_panel=_LISTS, epilog=examples("autopeft tasks", "autopeft tasks --format json"))(
     _catalog.tasks
 )

@@ -1,6 +1,6 @@
 """What leaves a study: reports and figures, results in words, adapters.
 
-Figures and reports are loaded on first use, so that a table of trials waits for neither matplotlib nor torch.
+Figures, reports and adapters are loaded on first use, so that a table of trials waits for neither matplotlib nor torch.
 """
 
 from __future__ import annotations
@@ -23,25 +23,39 @@ from autopeft.export._grid import Grid, configuration_grid, layer_count
 from autopeft.export._result import StudyResult, display_name, report_value
 
 if TYPE_CHECKING:
+    from autopeft.export._export import Export, export_trial
     from autopeft.export._figures import front_description, front_figure, heatmap_description, heatmap_figure
+    from autopeft.export._ladder import FORMS, Form, choose_form
+    from autopeft.export._load import load
     from autopeft.export._report import REPORT_FORMATS, render_report
 
 #: Names that are loaded on first use, and the modules they are in.
 _LAZY = {
+    "FORMS": "_ladder",
     "REPORT_FORMATS": "_report",
+    "Export": "_export",
+    "Form": "_ladder",
+    "choose_form": "_ladder",
+    "export_trial": "_export",
     "front_description": "_figures",
     "front_figure": "_figures",
     "heatmap_description": "_figures",
     "heatmap_figure": "_figures",
+    "load": "_load",
     "render_report": "_report",
 }
 
 __all__ = [
+    "FORMS",
     "REPORT_FORMATS",
+    "Export",
+    "Form",
     "Grid",
     "StudyResult",
+    "choose_form",
     "configuration_grid",
     "display_name",
+    "export_trial",
     "format_bytes",
     "format_count",
     "format_duration",
@@ -55,6 +69,7 @@ __all__ = [
     "heatmap_description",
     "heatmap_figure",
     "layer_count",
+    "load",
     "printable",
     "render_report",
     "report_value",

@@ -61,13 +61,16 @@ class TrainedModel:
         if self.backbone.is_decoder:
             # The head reads the last token that is not padding, and not every decoder's configuration names a padding.
             found["pad_token_id"] = self.backbone.pad_token_id
+        if self.allow_remote_code:
+            found["trust_remote_code"] = True
         return found
 
     def model_config(self) -> Any:
         """The transformers configuration of the finished model."""
         config = copy.deepcopy(self.backbone.model.config)
         for name, value in self.model_kwargs.items():
-            setattr(config, name, value)
+            if name != "trust_remote_code":
+                setattr(config, name, value)
         config.problem_type = "regression" if self.label_names is None else "single_label_classification"
         config.dtype = torch.float32
         return config
@@ -90,6 +93,11 @@ class TrainedModel:
         tokenizer = copy.deepcopy(self.backbone.tokenizer)
         tokenizer.padding_side = "right"
         tokenizer.model_max_length = self.max_tokens
+        if getattr(self.backbone.model.config, "type_vocab_size", 0) <= 1:
+            # Training ignores segments where the model has none; some decoders would add them as tokens.
+            names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+            tokenizer.model_input_names = names
+            tokenizer.init_kwargs["model_input_names"] = names
         if getattr(tokenizer, "is_fast", False):
             # What an earlier call has left behind would be saved with it.
             tokenizer.backend_tokenizer.no_padding()
@@ -112,7 +120,7 @@ class TrainedModel:
             injection.begin_batch(0, training=False)
             offset = injection.position_offset(0)
             for rows, batch in batches(self.backbone.tokenizer, texts, pairs, self.max_tokens):
-                inputs = {name: value.to(self.backbone.device) for name, value in batch.items()}
+                inputs: dict[str, Any] = {name: value.to(self.backbone.device) for name, value in batch.items()}
                 positions = self.backbone.position_ids(inputs["attention_mask"], offset) if offset else None
                 with torch.inference_mode():
                     result[rows] = self.backbone.forward(**inputs, position_ids=positions).float().cpu()
@@ -127,7 +135,8 @@ def batches(
         list(texts), None if pairs is None else list(pairs), truncation=True, max_length=max_tokens, padding=False
     )
     filler = next(
-        (item for item in (tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id) if item is not None), 0
+        (item for item in (tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id) if item is not None),
+        0,
     )
     ids = [row or [filler] for row in encoded["input_ids"]]
     types = encoded.get("token_type_ids")

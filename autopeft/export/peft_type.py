@@ -7,7 +7,7 @@ modules are the ones of the search, put into the model by hooks; the task head i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft import PeftConfig, PeftType
@@ -60,7 +60,9 @@ class _Adapter(nn.Module):
     def __init__(self, model: Any, config: AutoPeftConfig) -> None:
         super().__init__()
         if config.configuration is None:
-            raise ConfigurationError("an autopeft adapter needs a `configuration`, but its adapter_config.json has none.")
+            raise ConfigurationError(
+                "an autopeft adapter needs a `configuration`, but its adapter_config.json has none."
+            )
         self._configuration = Configuration.from_dict(config.configuration)
         if config.n_labels is not None and model.config.num_labels != config.n_labels:
             raise ConfigurationError(
@@ -93,9 +95,8 @@ class _Adapter(nn.Module):
         # Registered past the usual way: under peft's `low_cpu_mem_usage` that would leave tensors without values.
         self._parameters.clear()
         for item in injection.parameters:
-            if not isinstance(item.tensor, nn.Parameter):
-                raise TypeError(f"{item.name} must be a parameter.")
-            self._parameters[item.name.replace(".", "/")] = item.tensor.requires_grad_(self.is_trainable)
+            parameter: Any = item.tensor.requires_grad_(self.is_trainable)
+            self._parameters[item.name.replace(".", "/")] = parameter
         return injection
 
     def refresh(self) -> None:
@@ -138,7 +139,7 @@ class AutoPeftTuner(BaseTuner):
 
     prefix = _PREFIX
     tuner_layer_cls = BaseTunerLayer
-    target_module_mapping: dict[str, list[str]] = {}
+    target_module_mapping: ClassVar[dict[str, list[str]]] = {}
     uses_shared_state = True
     is_enabled = True
 
@@ -160,7 +161,7 @@ class AutoPeftTuner(BaseTuner):
             self.adapter.refresh()
         offset = self.adapter.position_offset if self.is_enabled else 0
         if offset and kwargs.get("position_ids") is None:
-            ids = kwargs.get("input_ids", args[0] if args else None)
+            ids: Any = kwargs.get("input_ids", args[0] if args else None)
             mask = kwargs.get("attention_mask")
             mask = torch.ones_like(ids) if mask is None else mask
             kwargs["position_ids"] = self.adapter.backbone.position_ids(mask, offset)
@@ -195,7 +196,7 @@ class AutoPeftTuner(BaseTuner):
 
     @classmethod
     def _get_adapter_state_dict(
-        cls, model: Any, config: Any, adapter_name: str, state_dict: dict[str, Tensor], unwanted_adapter_names: Any
+        cls, *, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
         key = f"{_PREFIX}.{adapter_name}."
         return {name: value for name, value in state_dict.items() if key in name}
@@ -206,7 +207,7 @@ class AutoPeftTuner(BaseTuner):
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
-        cls, model: Any, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
+        cls, *, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
         return {key.replace(f"{_PREFIX}.", f"{_PREFIX}.{adapter_name}.", 1): value for key, value in state_dict.items()}
 

@@ -6,6 +6,7 @@ from autopeft.orchestrate._events import Plan, Progress, SilentProgress
 from autopeft.orchestrate._executor import Executor, LocalExecutor
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
 from autopeft.orchestrate._prepare import PreparedSearch, prepare, resume_command
+from autopeft.orchestrate._reopen import ReopenedStudy, reopen
 from autopeft.orchestrate._search import load_runner, make_plan, planned_baselines, run_search
 from autopeft.orchestrate._settings import SearchSettings, parse_duration, parse_share
 from autopeft.orchestrate._statistics import Interval, difference_interval, score_interval
@@ -18,6 +19,7 @@ __all__ = [
     "Plan",
     "PreparedSearch",
     "Progress",
+    "ReopenedStudy",
     "SearchLoop",
     "SearchResult",
     "SearchSettings",
@@ -30,6 +32,7 @@ __all__ = [
     "parse_share",
     "planned_baselines",
     "prepare",
+    "reopen",
     "resume_command",
     "run_search",
     "score_interval",

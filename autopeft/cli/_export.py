@@ -1,0 +1,103 @@
+"""Commands that write adapters: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopeft.cli._environment import cache_folder
+from autopeft.cli._options import (
+    DatabaseOption,
+    FormatOption,
+    find_study,
+    find_trial,
+    open_existing_store,
+    split_study_and_trial,
+)
+from autopeft.cli._output import OutputFormat, emit, tell
+
+
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", show_default=False)],
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", show_default=False, help="As in `front`; a trial alone may stand here."),
+    ] = None,
+    trial: Annotated[
+        str | None,
+        typer.Argument(metavar="[TRIAL]", show_default=False, help="Number, best or knee; best if left out."),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="FORM",
+            show_default=False,
+            help="lora, merged, native or own; refused where it is not exact. Default: the first that is.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="ID",
+            show_default=False,
+            help="What the adapter names as its base model. Default: the backbone's hub id, else its folder.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Torch device, or auto.")] = "auto",
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load backbone weights that are not safetensors.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the backbone.")
+    ] = False,
+    db: DatabaseOption = None,
+    format: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Write a trial as an adapter or model that stock libraries load, and check that it keeps its score.
+
+    The trial is trained again as it was. The first form that computes exactly the same is written: a plain LoRA adapter
+    (lora), merged weights (merged), another native peft adapter (native), or autopeft's own peft type (own). A fresh
+    process then loads it and must reproduce the score on the report split within 0.1 points.
+    """
+    name, which = split_study_and_trial(study, trial)
+    found = find_study(open_existing_store(db), name)
+    chosen = find_trial(found, which)
+
+    from rich.text import Text
+
+    from autopeft.export import export_trial
+    from autopeft.orchestrate import reopen
+
+    reopened = reopen(
+        found,
+        chosen,
+        cache_dir=cache_folder(),
+        device=device,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+    target = output.expanduser()
+    result = export_trial(
+        found,
+        chosen,
+        target,
+        task=reopened.task,
+        runner=reopened.runner,
+        backbone=reopened.exact_backbone,
+        form=form,
+        force=force,
+        base=base,
+        allow_remote_code=trust_remote_code,
+        tell=tell,
+    )
+    metric = result.record["metric"]
+    scores = result.record["scores"]
+    before, after = scores["reference"].get(metric), scores["reloaded"].get(metric)
+    if before is not None and after is not None:
+        tell(f"Verified: {metric} {after:.4f} on the report split in a fresh process, {before:.4f} here.")
+    emit(format, lambda: {"folder": str(target), **result.record}, lambda: Text(str(target)))

@@ -1,0 +1,254 @@
+"""A trial becomes a folder: train it again, write it in the first exact form, vouch for it once it loads elsewhere."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from autopeft.backbones import Backbone
+from autopeft.exceptions import AutoPeftError, MachineError, TrialError, UsageError
+from autopeft.export._card import write_card
+from autopeft.export._folder import CARD, file_hashes, prepare_folder, write_record
+from autopeft.export._ladder import Form, choose_form
+from autopeft.export._reload import SCORE_TOLERANCE, problems, reload
+from autopeft.export._trained import TrainedModel
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Study, Trial, TrialState
+from autopeft.tasks import REGRESSION, Task
+from autopeft.training import Job, Outcome, TrialRunner
+
+RECORD_VERSION = 1
+_PACKAGES = ("autopeft", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What was exported.
+
+    Args:
+        folder: Where it is.
+        form: Key of `autopeft.export.FORMS`.
+        record: What ``autopeft.json`` says.
+    """
+
+    folder: Path
+    form: str
+    record: Mapping[str, Any]
+
+
+def export_trial(
+    study: Study,
+    trial: Trial,
+    folder: Path,
+    *,
+    task: Task,
+    runner: TrialRunner,
+    backbone: Backbone,
+    form: str | None = None,
+    force: bool = False,
+    base: str | None = None,
+    allow_remote_code: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Export:
+    """Export a trial.
+
+    The trial is trained again as it was in the study. The result is written in the first form that computes exactly
+    the same (see `FORMS`), loaded in a fresh process, and scored there on the report split; the folder says
+    ``"verified": true`` only if that reproduces the score.
+
+    Args:
+        study: The study.
+        trial: One of its completed trials.
+        folder: Where to write; made if it does not exist.
+        task: The study's task.
+        runner: Over backbone and task, in the precision of the study.
+        backbone: The same backbone in float32, without modules.
+        form: Key of `FORMS`; None takes the first exact one.
+        force: Replace an earlier export in the folder.
+        base: What loaders shall load the backbone from; None takes its hub id, else its folder.
+        allow_remote_code: Whether the backbone runs code of its own.
+        tell: Told what happens.
+
+    Raises:
+        UsageError: If the trial was not measured, the form is not exact for it, or the folder may not be used.
+        TrialError: If it could not be trained again.
+        AutoPeftError: If the export could not be verified; the folder stays for inspection.
+    """
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        raise UsageError(
+            f"trial {trial.number} of {study.spec.name} is {trial.state}, and only measured trials can be exported."
+        )
+    max_tokens = int(study.spec.training["max_tokens"])
+    chosen = choose_form(trial.configuration, backbone, max_tokens, form)
+    if backbone.folder is not None and folder.resolve() == backbone.folder.resolve():
+        raise UsageError(f"{folder} is the backbone's own folder; give another folder with -o.")
+    prepare_folder(folder, force=force)
+    tell(f"Training trial {trial.number} again: {trial.configuration.describe()}.")
+    outcome, state = _retrain(trial, runner)
+    model = TrainedModel(
+        backbone=backbone,
+        configuration=trial.configuration,
+        state=state,
+        label_names=task.label_names,
+        max_tokens=max_tokens,
+        base=base or backbone.hub_id or str(backbone.folder or backbone.name),
+        revision=study.spec.backbone.get("revision") if base is None else None,
+        allow_remote_code=allow_remote_code,
+    )
+    scores = _training_scores(study, trial, outcome)
+    for note in _differences(scores):
+        tell(note)
+    reference = model.logits(task.report.texts, task.report.pairs)
+    scores["reference"] = _score(task, reference)
+    tell(f"Writing {chosen.description} to {folder}.")
+    try:
+        chosen.write(model, folder)
+        model.save_tokenizer(folder)
+        record = _record(study, trial, task, model, chosen, scores, _precision(outcome))
+        record["files"] = file_hashes(folder)
+        write_record(folder, record)
+        tell("Loading it in a fresh process.")
+        _verify(record, model, chosen, folder, task, reference)
+        write_record(folder, record)
+        write_card(folder / CARD, study, model, chosen, record)
+    except OSError as error:
+        raise MachineError(f"cannot write to {folder}: {error.strerror or error}.") from error
+    if not record["verified"]:
+        raise AutoPeftError(
+            f"the export in {folder} is not verified: {'; '.join(record['verification']['problems'])}. "
+            "The folder stays for inspection; please report this."
+        )
+    return Export(folder=folder, form=chosen.name, record=record)
+
+
+def _retrain(trial: Trial, runner: TrialRunner) -> tuple[Outcome, Mapping[str, Tensor]]:
+    draft = trial.draft
+    job = Job(
+        configuration=draft.configuration,
+        seed=draft.seed,
+        fidelity=draft.fidelity,
+        splits=(SEARCH_SPLIT, REPORT_SPLIT),
+    )
+    outcome = runner.run([job], keep_state=True)[0]
+    if outcome.failure is not None or outcome.state is None:
+        reason = "it gave no weights" if outcome.failure is None else outcome.failure.message
+        raise TrialError(f"trial {trial.number} could not be trained again: {reason}")
+    return outcome, outcome.state
+
+
+def _training_scores(study: Study, trial: Trial, outcome: Outcome) -> dict[str, Any]:
+    """Metrics by where they come from, then by split."""
+    stored = {item.split: dict(item.metrics) for item in trial.measurements}
+    retrained = {item.split: dict(item.metrics) for item in outcome.measurements}
+    return {"stored": stored, "retrained": retrained}
+
+
+def _differences(scores: Mapping[str, Any]) -> list[str]:
+    """What to say where training again gave other scores than the study's."""
+    notes = []
+    for split, metrics in scores["stored"].items():
+        for name, value in metrics.items():
+            again = scores["retrained"].get(split, {}).get(name)
+            if again != value:
+                now = "undefined" if again is None else f"{again:.4f}"
+                notes.append(
+                    f"Note: trained again, {name} on the {split} split is {now}; the study has {value:.4f}. "
+                    "Another machine, thread count or version of a library rounds differently."
+                )
+    return notes
+
+
+def _precision(outcome: Outcome) -> str | None:
+    return outcome.measurements[0].environment.get("precision") if outcome.measurements else None
+
+
+def _score(task: Task, logits: Tensor) -> dict[str, float]:
+    values = logits[:, 0] if task.kind == REGRESSION else logits.argmax(dim=1)
+    return task.evaluate(values.double().numpy(), task.report.targets)
+
+
+def _record(
+    study: Study,
+    trial: Trial,
+    task: Task,
+    model: TrainedModel,
+    form: Form,
+    scores: dict[str, Any],
+    precision: str | None,
+) -> dict[str, Any]:
+    """What the folder says about itself, before it is verified."""
+    spec, draft, backbone = study.spec, trial.draft, model.backbone
+    return {
+        "record_version": RECORD_VERSION,
+        "verified": False,
+        "form": form.name,
+        "needs": list(form.needs),
+        "study": spec.name,
+        "trial": trial.number,
+        "label": draft.label,
+        "fingerprint": draft.configuration.fingerprint,
+        "description": draft.configuration.describe(),
+        "configuration": draft.configuration.to_dict(),
+        "params": None if draft.params is None else dict(draft.params),
+        "trainable_parameters": draft.trainable_parameters,
+        "head_parameters": sum(value.numel() for value in model.head.values()),
+        "metric": spec.objectives[0].name,
+        "scores": scores,
+        "labels": None if model.label_names is None else list(model.label_names),
+        "task": {**task.settings(), "has_pairs": task.report.pairs is not None},
+        "training": {
+            **spec.training,
+            **draft.fidelity.to_dict(),
+            "seed": draft.seed,
+            "learning_rate": draft.configuration.learning_rate,
+            "precision": precision,
+        },
+        "backbone": {
+            **spec.backbone,
+            "content_hash": backbone.content_hash,
+            "loaded_from": model.base,
+            "model_kwargs": model.model_kwargs,
+        },
+        "versions": {"python": platform.python_version(), **_versions()},
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _verify(
+    record: dict[str, Any], model: TrainedModel, form: Form, folder: Path, task: Task, reference: Tensor
+) -> None:
+    """Load the export elsewhere, and write into the record what came of it."""
+    reloaded = reload(model, form, folder, task.report.texts, task.report.pairs)
+    again: dict[str, float] = {}
+    difference = None
+    logits = reloaded.logits
+    if logits is not None and logits.shape == reference.shape and logits.isfinite().all():
+        again = _score(task, logits)
+        difference = float((logits - reference).abs().max())
+    found = problems(reference, reloaded, form, record["scores"]["reference"], again)
+    record["scores"]["reloaded"] = again
+    record["verification"] = {
+        "split": REPORT_SPLIT,
+        "n_examples": len(reference),
+        "score_tolerance": SCORE_TOLERANCE,
+        "largest_output_difference": difference,
+        "loaded_with": dict(reloaded.facts.get("versions", {})),
+        "problems": found,
+    }
+    record["verified"] = not found
