@@ -130,7 +130,8 @@ def train_steps(
     """A few steps of stock torch optimizers."""
     made: torch.optim.Optimizer
     if optimizer == "adamw":
-        made = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
+        # With the usual epsilon of 1e-8, a gradient that is zero but for rounding would be blown up to a full step.
+        made = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0, eps=1e-5)
     else:
         made = torch.optim.SGD(parameters, lr=0.1)
     for _ in range(n_steps):
