@@ -20,7 +20,7 @@ from autopeft.study import Fidelity, Trial
 logger = logging.getLogger(__name__)
 
 #: Search trials from the design before a surrogate decides.
-N_INITIAL = 10
+N_INITIAL = 8
 #: Measured observations without which no surrogate is fitted.
 _MIN_OBSERVATIONS = 4
 
