@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli import _catalog, _database, _deliver, _doctor, _export, _inspect, _search
+from autopeft.cli import _catalog, _dashboard, _database, _deliver, _doctor, _export, _inspect, _search
 from autopeft.cli._environment import is_debug
 from autopeft.cli._output import tell
 from autopeft.exceptions import AutoPeftError
@@ -130,6 +130,11 @@ app.command(
         "autopeft export STUDY 17 -o model --as merged",
     ),
 )(_export.export)
+app.command(
+    "dashboard",
+    rich_help_panel=_STUDIES,
+    epilog=examples("autopeft dashboard", "autopeft dashboard --port 8600 --db postgresql://user@host/autopeft"),
+)(_dashboard.dashboard)
 app.command("tasks", rich_help_panel=_LISTS, epilog=examples("autopeft tasks", "autopeft tasks --format json"))(
     _catalog.tasks
 )

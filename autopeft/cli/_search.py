@@ -173,6 +173,7 @@ def _tell_next(name: str, url: str, extra: tuple[str, ...], stopped_early: str |
     tell(command("front", name))
     tell(command("report", name, "-o", "report.html"))
     tell(command("export", name, "best", "-o", "adapter"))
+    tell(command("dashboard"))
 
 
 @contextmanager
