@@ -3,6 +3,7 @@
 from autopeft.training._data import SplitData, TaskData
 from autopeft.training._job import Job, Outcome, PointCallback
 from autopeft.training._precision import select_precision
+from autopeft.training._probe import Probe
 from autopeft.training._runner import TrialRunner
 from autopeft.training._settings import PRECISIONS, TrainingSettings
 
@@ -11,6 +12,7 @@ __all__ = [
     "Job",
     "Outcome",
     "PointCallback",
+    "Probe",
     "SplitData",
     "TaskData",
     "TrainingSettings",

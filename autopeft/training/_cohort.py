@@ -19,9 +19,11 @@ from autopeft.training._data import TaskData
 from autopeft.training._forward import CohortForward, to_predictions
 from autopeft.training._inputs import ResidentSplit
 from autopeft.training._job import Job, PointCallback
+from autopeft.training._memory import is_out_of_memory, release_memory
 from autopeft.training._optimizer import FlatAdamW
 from autopeft.training._schedule import learning_rate_factor
 from autopeft.training._settings import TrainingSettings
+from autopeft.training._target_scale import TargetScale, head_has_bias
 
 #: After memory ran out, a batch is cut into this many micro-batches for the rest of the run.
 _MICRO_BATCHES = 4
@@ -105,8 +107,15 @@ class Cohort:
         )
         fidelity = candidates[0].job.fidelity
         train = splits["train"]
-        self._plan = BatchPlan(train.lengths, fidelity.train_examples, settings.batch_size)
-        self._n_steps = self._plan.steps_per_epoch * fidelity.epochs
+        self.plan = BatchPlan(train.lengths, fidelity.train_examples, settings.batch_size)
+        self._n_steps = self.plan.steps_per_epoch * fidelity.epochs
+        #: Unit of regression targets; None for classification.
+        self.scale: TargetScale | None = None
+        if task.kind == "regression":
+            targets = train.tokens.targets[: fidelity.train_examples]
+            self.scale = TargetScale.of(targets, has_bias=head_has_bias(injection.parameters))
+        #: Padded tokens per evaluation batch, over all candidates.
+        self.evaluation_tokens = _EVALUATION_TOKENS.get(self._device.type, 2048)
         self._n_parts = 1
         self._losses: list[Tensor] = []
         self._loss_sums = [0.0] * len(candidates)
@@ -128,13 +137,13 @@ class Cohort:
         self._clock = time.perf_counter()
         for epoch in range(self.candidates[0].job.fidelity.epochs):
             seeds = {item.job.seed for item in self.candidates if item.is_active}
-            batches = {seed: self._plan.epoch(seed, epoch) for seed in seeds}
+            batches = {seed: self.plan.epoch(seed, epoch) for seed in seeds}
             points = self._point_steps(epoch)
-            for i in range(self._plan.steps_per_epoch):
+            for i in range(self.plan.steps_per_epoch):
                 active = self.active
                 if not active:
                     return
-                self._step(step, [batches[self.candidates[k].job.seed][i] for k in active], active)
+                self.step(step, [batches[self.candidates[k].job.seed][i] for k in active], active)
                 step += 1
                 if step in points:
                     self._look()
@@ -146,25 +155,35 @@ class Cohort:
         """Outputs of some candidates for every example of a split, shape (k, n, labels), on the CPU.
 
         Raises:
-            OutOfMemoryError: If even batches of a sixteenth of the usual size do not fit.
+            OutOfMemoryError: If not even single examples fit.
         """
         self._injection.select(active)
-        max_tokens = _EVALUATION_TOKENS.get(self._device.type, 2048)
-        for shrink in (1, 4, 16):
+        while True:
             try:
-                return self._forward.predict(self._splits[split], active, max_tokens // shrink)
+                return self._forward.predict(self._splits[split], active, self.evaluation_tokens)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             release_memory(self._device)
-        raise OutOfMemoryError(f"evaluation batches of {max_tokens // 16} tokens do not fit into memory.")
+            if self.evaluation_tokens <= len(active):
+                raise OutOfMemoryError(f"even single examples of the {split} split do not fit into memory.")
+            self.evaluation_tokens = max(self.evaluation_tokens // 4, len(active))
 
     def _point_steps(self, epoch: int) -> set[int]:
-        n, per_epoch = self._plan.steps_per_epoch, min(self._settings.evaluations_per_epoch, self._plan.steps_per_epoch)
+        n, per_epoch = self.plan.steps_per_epoch, min(self._settings.evaluations_per_epoch, self.plan.steps_per_epoch)
         return {epoch * n + math.ceil(n * (i + 1) / per_epoch) for i in range(per_epoch)}
 
-    def _step(self, step: int, batches: Sequence[Batch], active: Sequence[int]) -> None:
-        """One optimizer step; if memory runs out, the same step again in micro-batches."""
+    def step(self, step: int, batches: Sequence[Batch], active: Sequence[int]) -> None:
+        """One optimizer step; if memory runs out, the same step again in micro-batches.
+
+        Args:
+            step: Zero-based.
+            batches: One per active candidate, all of one shape.
+            active: The candidates.
+
+        Raises:
+            OutOfMemoryError: If memory runs out although batches are cut into micro-batches.
+        """
         try:
             losses = self._accumulate(step, batches, active)
         except (RuntimeError, MemoryError) as error:
@@ -178,7 +197,7 @@ class Cohort:
                 raise OutOfMemoryError(f"even micro-batches of {rows} examples do not fit into memory.")
             self._n_parts = min(_MICRO_BATCHES, self._settings.batch_size)
             release_memory(self._device)
-            self._step(step, batches, active)
+            self.step(step, batches, active)
             return
         self._optimizer.step(learning_rate_factor(step, self._n_steps, self._settings.warmup_share), active)
         self._losses.append(losses)
@@ -199,7 +218,7 @@ class Cohort:
         for micro_batches in zip(*parts, strict=True):
             self._injection.begin_batch(step, training=True, first_row=first_row)
             first_row += len(micro_batches[0].rows)
-            losses = self._forward.losses(self._splits["train"], micro_batches, n_examples, active, self._task.kind)
+            losses = self._forward.losses(self._splits["train"], micro_batches, n_examples, active, self.scale)
             losses.sum().backward()
             total += losses.detach()
         return total
@@ -231,13 +250,13 @@ class Cohort:
         for row, k in enumerate(active):
             item = self.candidates[k]
             try:
-                metrics = self._task.evaluate(to_predictions(logits[row], self._task.kind), targets)
+                metrics = self._task.evaluate(to_predictions(logits[row], self.scale), targets)
             except DivergenceError as error:
                 self._fail(k, error)
                 continue
             metrics = {**metrics, "train_loss": self._loss_sums[k] / max(1, self._loss_steps)}
             point = CurvePoint(
-                step=step, epoch=step / self._plan.steps_per_epoch, metrics=metrics, wall_time_s=item.wall_time_s
+                step=step, epoch=step / self.plan.steps_per_epoch, metrics=metrics, wall_time_s=item.wall_time_s
             )
             item.curve.append(point)
             if self._on_point(k, point) and step < self._n_steps:
@@ -267,17 +286,3 @@ class Cohort:
         for k in active:
             self.candidates[k].wall_time_s += share
             self.candidates[k].train_time_s += share if training else 0.0
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on a GPU or on the CPU."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
-
-
-def release_memory(device: torch.device) -> None:
-    """Give cached blocks back, so that a smaller attempt finds them."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

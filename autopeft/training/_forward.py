@@ -17,6 +17,7 @@ from autopeft.training._batches import Batch, evaluation_batches
 from autopeft.training._first_token import reads_first_token
 from autopeft.training._hidden_states import StoredStates
 from autopeft.training._inputs import ResidentSplit
+from autopeft.training._target_scale import TargetScale
 
 
 class CohortForward:
@@ -69,7 +70,12 @@ class CohortForward:
         return logits.float()
 
     def losses(
-        self, split: ResidentSplit, batches: Sequence[Batch], n_examples: int, active: Sequence[int], kind: str
+        self,
+        split: ResidentSplit,
+        batches: Sequence[Batch],
+        n_examples: int,
+        active: Sequence[int],
+        scale: TargetScale | None,
     ) -> Tensor:
         """Each candidate's loss on its (micro-)batch: the sum over rows divided by the whole batch's examples.
 
@@ -78,7 +84,7 @@ class CohortForward:
             batches: One per active candidate, all of one shape.
             n_examples: Examples in the whole batch.
             active: The candidates.
-            kind: ``"classification"`` (cross entropy) or ``"regression"`` (squared error).
+            scale: For regression, the unit of the squared error; None is classification by cross entropy.
 
         Returns:
             Shape (k,).
@@ -86,13 +92,12 @@ class CohortForward:
         rows = np.concatenate([batch.rows for batch in batches])
         logits = self.logits(split, rows, batches[0].length, active)
         targets = split.targets(rows)
-        if kind == "regression":
-            each = F.mse_loss(logits[:, 0], targets, reduction="none")
-        else:
+        if scale is None:
             each = F.cross_entropy(logits, targets, reduction="none")
+        else:
+            each = F.mse_loss(logits[:, 0], scale.standardize(targets), reduction="none")
         return each.view(len(active), -1).sum(1) / n_examples
 
-    @torch.inference_mode()
     def predict(self, split: ResidentSplit, active: Sequence[int], max_tokens: int) -> Tensor:
         """Outputs for every example of a split.
 
@@ -104,9 +109,15 @@ class CohortForward:
         Returns:
             Float32 logits on the CPU, shape (k, n, labels); not finite where a candidate has diverged.
         """
+        batches = evaluation_batches(split.lengths, np.arange(len(split)), max(1, max_tokens // len(active)))
+        return self.predict_batches(split, batches, active)
+
+    @torch.inference_mode()
+    def predict_batches(self, split: ResidentSplit, batches: Sequence[Batch], active: Sequence[int]) -> Tensor:
+        """Outputs for the examples of some batches, zero elsewhere; as `predict`."""
         k = len(active)
-        result = torch.empty(k, len(split), self._backbone.n_labels)
-        for batch in evaluation_batches(split.lengths, np.arange(len(split)), max(1, max_tokens // k)):
+        result = torch.zeros(k, len(split), self._backbone.n_labels)
+        for batch in batches:
             self._injection.begin_batch(0, training=False)
             logits = self.logits(split, np.tile(batch.rows, k), batch.length, active)
             result[:, torch.from_numpy(batch.rows)] = logits.view(k, len(batch.rows), -1).cpu()
@@ -123,17 +134,17 @@ class CohortForward:
         )
 
 
-def to_predictions(logits: Tensor, kind: str) -> npt.NDArray[np.float64]:
-    """Class indices, or values for regression.
+def to_predictions(logits: Tensor, scale: TargetScale | None) -> npt.NDArray[np.float64]:
+    """Class indices, or natural values for regression.
 
     Args:
         logits: One candidate's outputs on the CPU, shape (n, labels).
-        kind: Of the task.
+        scale: For regression, the unit of the outputs; None is classification.
 
     Raises:
         DivergenceError: If an output is not finite.
     """
     if not bool(torch.isfinite(logits).all()):
         raise DivergenceError("the trained model's outputs are not finite.")
-    values = logits[:, 0] if kind == "regression" else logits.argmax(dim=1)
+    values = logits.argmax(dim=1) if scale is None else scale.naturalize(logits[:, 0].double())
     return values.numpy().astype(np.float64)

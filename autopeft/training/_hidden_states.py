@@ -19,6 +19,7 @@ from autopeft.exceptions import CacheError
 from autopeft.training._batches import Batch, evaluation_batches
 from autopeft.training._cache import atomic_file, content_key
 from autopeft.training._inputs import ResidentSplit
+from autopeft.training._memory import is_out_of_memory, release_memory
 
 #: States are computed in chunks of this many consecutive examples, each batched by itself: the value stored for an
 #: example depends on its chunk alone, never on which trials came first or how many examples they used.
@@ -77,7 +78,6 @@ class HiddenStateStore:
         self._stored: dict[tuple[str, int], StoredStates] = {}
         self._in_memory: dict[tuple[str, int], int] = {}
         self._failed: set[tuple[str, int, int]] = set()
-        self.fill_time_s = 0.0
 
     @property
     def memory_bytes(self) -> int:
@@ -101,11 +101,19 @@ class HiddenStateStore:
             return found
         if (split.name, layer, n_examples) in self._failed:
             return None
+        problem: str | None = None
         try:
             self._fill(split, n_examples, layer)
         except CacheError as error:
+            problem = str(error)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = "Memory ran out while computing hidden states."
+        if problem is not None:
+            release_memory(self._backbone.device)
             self._failed.add((split.name, layer, n_examples))
-            _logger.warning("%s The search goes on without stored hidden states of layer %d.", error, layer)
+            _logger.warning("%s The search goes on without stored hidden states of layer %d.", problem, layer)
             return None
         return self._stored[split.name, layer]
 

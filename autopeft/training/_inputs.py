@@ -63,7 +63,7 @@ class ResidentSplit:
         self._lengths = torch.from_numpy(self.lengths).to(device)
         targets = torch.from_numpy(np.array(tokens.targets))
         self._targets = (targets.float() if targets.is_floating_point() else targets).to(device)
-        self._device = device
+        self.device = device
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -75,8 +75,8 @@ class ResidentSplit:
             rows: Indices of examples, in any order, repetitions allowed, shape (rows,).
             length: Tokens per row, at least those of the longest example.
         """
-        index = torch.from_numpy(rows).to(self._device, non_blocking=True)
-        positions = torch.arange(length, device=self._device)
+        index = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        positions = torch.arange(length, device=self.device)
         is_token = positions < self._lengths[index][:, None]  # rows x t
         token_index = torch.where(is_token, self._starts[index][:, None] + positions, self._total)
         return Inputs(
@@ -88,4 +88,4 @@ class ResidentSplit:
 
     def targets(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Targets of examples, shape (rows,), int64 or float32."""
-        return self._targets[torch.from_numpy(rows).to(self._device)]
+        return self._targets[torch.from_numpy(rows).to(self.device)]

@@ -1,4 +1,4 @@
-"""How much memory is free, and how much of it hidden states may take."""
+"""Memory: how much is free, how much of it hidden states may take, and what happens when it runs out."""
 
 from __future__ import annotations
 
@@ -18,3 +18,17 @@ def free_memory_bytes(device: torch.device) -> int:
 def default_memory_cap(device: torch.device) -> int:
     """Bytes of hidden states to keep in memory: a quarter of what is free."""
     return int(free_memory_bytes(device) * _SHARE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def release_memory(device: torch.device) -> None:
+    """Give cached blocks back, so that a smaller attempt finds them."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -5,32 +5,48 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from autopeft.backbones import Backbone
 from autopeft.configuration import Configuration
-from autopeft.exceptions import DivergenceError, OutOfMemoryError
+from autopeft.exceptions import OutOfMemoryError, UsageError
 from autopeft.modules import Injection, inject
-from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Failure, Fidelity, Measurement
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Failure, Fidelity
 from autopeft.training._attention import fast_attention
-from autopeft.training._cohort import Candidate, Cohort, is_out_of_memory, release_memory
+from autopeft.training._cohort import Candidate, Cohort
+from autopeft.training._cohort_size import MAX_COHORT, choose_cohort_size
 from autopeft.training._costs import PeakMemory
 from autopeft.training._data import TaskData
 from autopeft.training._environment import environment
 from autopeft.training._first_token import first_token_only
-from autopeft.training._forward import CohortForward, to_predictions
+from autopeft.training._forward import CohortForward
 from autopeft.training._hidden_states import HiddenStateStore, StoredStates
 from autopeft.training._inputs import ResidentSplit
 from autopeft.training._job import Job, Outcome, PointCallback
-from autopeft.training._memory import default_memory_cap
+from autopeft.training._memory import default_memory_cap, is_out_of_memory, release_memory
+from autopeft.training._outcome import make_outcome
+from autopeft.training._probe import Probe, probe_cohort
 from autopeft.training._settings import TrainingSettings
 from autopeft.training._tokens import tokenize_split
 
 _logger = logging.getLogger("autopeft.training")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Setup:
+    """An injected cohort, ready to train."""
+
+    cohort: Cohort
+    injection: Injection
+    forward: CohortForward
+    memory: PeakMemory
+    first_layer: int
+    splits: dict[str, ResidentSplit]
 
 
 class TrialRunner:
@@ -56,9 +72,9 @@ class TrialRunner:
         memory_cap_bytes: int | None = None,
         cohort: int | None = None,
     ) -> None:
-        self._backbone = backbone
-        self._task = task
-        self._settings = settings or TrainingSettings()
+        self.backbone = backbone
+        self.task = task
+        self.settings = settings or TrainingSettings()
         self._cache_dir = cache_dir
         self._cohort = cohort
         self._splits: dict[str, ResidentSplit] = {}
@@ -67,24 +83,12 @@ class TrialRunner:
         #: Time spent computing hidden states so far, in seconds; part of no trial's time.
         self.cache_fill_time_s = 0.0
 
-    @property
-    def backbone(self) -> Backbone:
-        return self._backbone
-
-    @property
-    def settings(self) -> TrainingSettings:
-        return self._settings
-
     def split(self, name: str) -> ResidentSplit:
         """A split, tokenised at the first call."""
         if name not in self._splits:
-            tokens = tokenize_split(
-                getattr(self._task, name),
-                self._backbone.tokenizer,
-                min(self._settings.max_tokens, self._backbone.max_positions),
-                self._cache_dir,
-            )
-            self._splits[name] = ResidentSplit(name, tokens, self._backbone.pad_token_id, self._backbone.device)
+            max_tokens = min(self.settings.max_tokens, self.backbone.max_positions)
+            tokens = tokenize_split(getattr(self.task, name), self.backbone.tokenizer, max_tokens, self._cache_dir)
+            self._splits[name] = ResidentSplit(name, tokens, self.backbone.pad_token_id, self.backbone.device)
         return self._splits[name]
 
     def run(
@@ -97,7 +101,8 @@ class TrialRunner:
 
         Args:
             jobs: What to train.
-            on_point: Called with a job's index and each new point of its curve; True stops that job early.
+            on_point: Called with a job's index and each new point of its curve; True stops that job early. What it
+                raises ends the call.
             keep_state: Whether the outcomes carry the trained tensors.
 
         Returns:
@@ -109,8 +114,57 @@ class TrialRunner:
             self._run_group(group, jobs, reporter, keep_state, outcomes)
         return [outcomes[index] for index in range(len(jobs))]
 
+    def probe(self, configuration: Configuration, *, n_candidates: int = 1) -> Probe:
+        """Measure what a configuration costs, on a few steps that are then forgotten.
+
+        Args:
+            configuration: What to train.
+            n_candidates: Copies of it that train as one batch.
+
+        Raises:
+            OutOfMemoryError: If so many copies do not fit into memory.
+        """
+        fidelity = Fidelity(train_examples=len(self.task.train.texts), epochs=1)
+        candidates = [
+            Candidate(job=Job(configuration=configuration, seed=seed, fidelity=fidelity))
+            for seed in range(n_candidates)
+        ]
+        try:
+            with self._injected(candidates, lambda *_: False, store_states=False) as setup:
+                train_s, evaluation_s = probe_cohort(
+                    setup.cohort, setup.forward, setup.splits["train"], setup.splits[SEARCH_SPLIT]
+                )
+                peak = setup.memory.read()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(f"{n_candidates} candidates do not fit into memory together.") from error
+        finally:
+            release_memory(self.backbone.device)
+        return Probe(train_s_per_example=train_s, evaluation_s_per_example=evaluation_s, peak_memory_bytes=peak)
+
+    def estimate(self, configuration: Configuration, fidelity: Fidelity) -> float:
+        """Estimate a trial's time by a probe, in seconds; hidden states are not used, so it is an upper estimate."""
+        probe = self.probe(configuration)
+        n_points = fidelity.epochs * self.settings.evaluations_per_epoch
+        return (
+            probe.train_s_per_example * fidelity.train_examples * fidelity.epochs
+            + probe.evaluation_s_per_example * len(self.task.search.texts) * n_points
+        )
+
+    def cohort_size(self, configuration: Configuration, *, limit: int = MAX_COHORT) -> int:
+        """How many configurations to train as one batch: 1 on a CPU; on a GPU what memory and a probe favor.
+
+        Args:
+            configuration: A costly one.
+            limit: Largest answer.
+        """
+        if self.backbone.device.type != "cuda":
+            return 1
+        return choose_cohort_size(lambda k: self.probe(configuration, n_candidates=k), limit=limit)
+
     def _groups(self, jobs: Sequence[Job]) -> list[list[int]]:
-        """Cohorts: equal fidelity, and neighbours in their lowest layer, so that a cohort starts as high as it can."""
+        """Cohorts: equal fidelity, and neighbors in their lowest layer, so that a cohort starts as high as it can."""
         by_fidelity: dict[Fidelity, list[int]] = {}
         for index, job in enumerate(jobs):
             by_fidelity.setdefault(job.fidelity, []).append(index)
@@ -122,12 +176,7 @@ class TrialRunner:
         return groups
 
     def _run_group(
-        self,
-        group: list[int],
-        jobs: Sequence[Job],
-        reporter: _Reporter,
-        keep_state: bool,
-        outcomes: dict[int, Outcome],
+        self, group: list[int], jobs: Sequence[Job], reporter: _Reporter, keep_state: bool, outcomes: dict[int, Outcome]
     ) -> None:
         """Train a cohort; if it cannot be trained as a whole, train its halves, so that only the guilty fail."""
         candidates = [Candidate(job=jobs[index]) for index in group]
@@ -135,16 +184,19 @@ class TrialRunner:
         try:
             results = self._run_cohort(candidates, reporter.of(group), keep_state)
             outcomes.update(zip(group, results, strict=True))
-        except OutOfMemoryError as error:
-            failure = Failure(reason="out_of_memory", message=str(error), traceback=traceback.format_exc())
+        except _CallbackError as error:
+            raise error.cause from error.cause.__cause__
         except Exception as error:
-            reason = "out_of_memory" if is_out_of_memory(error) else "error"
-            message = f"{type(error).__name__}: {error}"
-            failure = Failure(reason=reason, message=message, traceback=traceback.format_exc())
+            is_memory = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+            failure = Failure(
+                reason="out_of_memory" if is_memory else "error",
+                message=str(error) if isinstance(error, OutOfMemoryError) else f"{type(error).__name__}: {error}",
+                traceback=traceback.format_exc(),
+            )
         if failure is None:
             return
-        # Outside the handlers, so that the frames of the failed attempt are gone and their tensors freed.
-        release_memory(self._backbone.device)
+        # Outside the handler, so that the frames of the failed attempt are gone and their tensors freed.
+        release_memory(self.backbone.device)
         if len(group) == 1:
             outcomes[group[0]] = Outcome(failure=failure, curve=tuple(candidates[0].curve))
             return
@@ -154,51 +206,92 @@ class TrialRunner:
         self._run_group(group[middle:], jobs, reporter, keep_state, outcomes)
 
     def _run_cohort(self, candidates: Sequence[Candidate], on_point: PointCallback, keep_state: bool) -> list[Outcome]:
-        first_layer = min(self._first_layer(item.job.configuration) for item in candidates)
+        with self._injected(candidates, on_point, store_states=True) as setup:
+            setup.cohort.train()
+            wanted = [k for k in setup.cohort.active if REPORT_SPLIT in candidates[k].job.splits]
+            report: dict[int, Tensor] = {}
+            if wanted:
+                report = dict(zip(wanted, setup.cohort.predictions(REPORT_SPLIT, wanted), strict=True))
+            facts = environment(
+                device=self.backbone.device,
+                dtype=self.backbone.dtype,
+                backbone_hash=self.backbone.content_hash,
+                task_hash=self.task.content_hash,
+            )
+            facts |= {"cohort": len(candidates), "first_computed_layer": setup.first_layer}
+            peak = setup.memory.read()
+            return [
+                make_outcome(
+                    candidate,
+                    self.task,
+                    report_logits=report.get(k),
+                    scale=setup.cohort.scale,
+                    peak_memory_bytes=peak,
+                    environment=facts,
+                    state=setup.injection.state_dict(k) if keep_state else None,
+                )
+                for k, candidate in enumerate(candidates)
+            ]
+
+    @contextmanager
+    def _injected(
+        self, candidates: Sequence[Candidate], on_point: PointCallback, *, store_states: bool
+    ) -> Iterator[_Setup]:
+        """Inject a cohort; within the block it can train, after it the backbone is as before."""
+        fidelity = candidates[0].job.fidelity
+        if fidelity.train_examples > len(self.task.train.texts):
+            raise UsageError(
+                f"the fidelity asks for {fidelity.train_examples} training examples, but the task "
+                f"{self.task.name} has {len(self.task.train.texts)}."
+            )
         names = dict.fromkeys(["train", SEARCH_SPLIT, *(name for item in candidates for name in item.job.splits)])
         splits = {name: self.split(name) for name in names}
-        states = self._stored_states(splits, first_layer, candidates[0].job.fidelity)
-        memory = PeakMemory(self._backbone.device)
+        first_layer = min(self._first_layer(item.job.configuration) for item in candidates)
+        states = self._stored_states(splits, first_layer, fidelity) if store_states else {}
+        memory = PeakMemory(self.backbone.device)
         memory.start()
         seeds = [item.job.seed for item in candidates]
         configurations = [item.job.configuration for item in candidates]
         with (
-            fast_attention(self._backbone.device),
-            first_token_only(self._backbone),
-            inject(self._backbone, configurations, seeds=seeds) as injection,
+            fast_attention(self.backbone.device),
+            first_token_only(self.backbone),
+            inject(self.backbone, configurations, seeds=seeds) as injection,
         ):
+            forward = CohortForward(self.backbone, injection, first_layer=first_layer, states=states)
             cohort = Cohort(
                 injection=injection,
-                forward=CohortForward(self._backbone, injection, first_layer=first_layer, states=states),
-                task=self._task,
+                forward=forward,
+                task=self.task,
                 splits=splits,
-                settings=self._settings,
+                settings=self.settings,
                 candidates=candidates,
                 on_point=on_point,
                 memory=memory,
             )
-            cohort.train()
-            predictions = self._report_predictions(cohort)
-            peak = memory.read()
-            return [
-                self._outcome(k, cohort, injection, predictions.get(k), peak, first_layer, keep_state)
-                for k in range(len(candidates))
-            ]
+            yield _Setup(
+                cohort=cohort,
+                injection=injection,
+                forward=forward,
+                memory=memory,
+                first_layer=first_layer if states else 0,
+                splits=splits,
+            )
 
     def _first_layer(self, configuration: Configuration) -> int:
         """Lowest layer with a module; the number of layers if only the head is trained."""
         lowest = configuration.lowest_layer
-        return self._backbone.shapes.n_layers if lowest is None else lowest
+        return self.backbone.shapes.n_layers if lowest is None else lowest
 
     def _stored_states(
         self, splits: dict[str, ResidentSplit], first_layer: int, fidelity: Fidelity
     ) -> dict[str, StoredStates]:
         """What enters the lowest tuned layer, for every split it can be had for. Must run before modules are in."""
-        if first_layer == 0:
+        # A layer that does not exist is for the injection to refuse.
+        if not 0 < first_layer <= self.backbone.shapes.n_layers:
             return {}
         start = time.perf_counter()
         found = {}
-        with fast_attention(self._backbone.device):
+        with fast_attention(self.backbone.device):
             for name, split in splits.items():
                 n_examples = fidelity.train_examples if name == "train" else len(split)
                 stored = self._states.get(split, n_examples, first_layer)
@@ -207,71 +300,13 @@ class TrialRunner:
         self.cache_fill_time_s += time.perf_counter() - start
         return found
 
-    def _report_predictions(self, cohort: Cohort) -> dict[int, Tensor]:
-        """Outputs on the report split of the candidates that finished and were asked for it."""
-        wanted = [k for k in cohort.active if REPORT_SPLIT in cohort.candidates[k].job.splits]
-        if not wanted:
-            return {}
-        return dict(zip(wanted, cohort.predictions(REPORT_SPLIT, wanted), strict=True))
 
-    def _outcome(
-        self,
-        k: int,
-        cohort: Cohort,
-        injection: Injection,
-        report: Tensor | None,
-        peak: int | None,
-        first_layer: int,
-        keep_state: bool,
-    ) -> Outcome:
-        item = cohort.candidates[k]
-        curve = tuple(item.curve)
-        if item.failure is not None:
-            return Outcome(failure=item.failure, curve=curve)
-        fidelity = item.job.fidelity
-        if item.is_stopped_early:
-            epochs = int(curve[-1].epoch)
-            if epochs == 0:
-                return Outcome(curve=curve, is_stopped_early=True)
-            fidelity = Fidelity(train_examples=fidelity.train_examples, epochs=epochs)
-        facts: dict[str, Any] = {
-            "fidelity": fidelity,
-            "seed": item.job.seed,
-            "costs": _costs(item, peak),
-            "environment": self._environment(len(cohort.candidates), first_layer),
-            "curve": curve,
-        }
-        measurements = []
-        for split in item.job.splits:
-            if split == SEARCH_SPLIT:
-                metrics = {name: value for name, value in curve[-1].metrics.items() if name != "train_loss"}
-                measurements.append(Measurement(split=split, metrics=metrics, **facts))
-            elif report is not None:
-                try:
-                    predicted = to_predictions(report, self._task.kind)
-                except DivergenceError as error:
-                    message = f"Training diverged: on the report split {error}"
-                    return Outcome(failure=Failure(reason="divergence", message=message), curve=curve)
-                metrics = self._task.evaluate(predicted, self.split(split).tokens.targets)
-                measurements.append(
-                    Measurement(split=split, metrics=metrics, predictions=tuple(predicted.tolist()), **facts)
-                )
-        state = injection.state_dict(k) if keep_state else None
-        return Outcome(
-            measurements=tuple(measurements),
-            curve=curve,
-            is_stopped_early=item.is_stopped_early,
-            state=None if state is None else {name: tensor.detach().cpu().clone() for name, tensor in state.items()},
-        )
+class _CallbackError(Exception):
+    """Carries what a point callback raised past the handling of failed trials."""
 
-    def _environment(self, cohort: int, first_layer: int) -> dict[str, Any]:
-        facts = environment(
-            device=self._backbone.device,
-            dtype=self._backbone.dtype,
-            backbone_hash=self._backbone.content_hash,
-            task_hash=self._task.content_hash,
-        )
-        return {**facts, "cohort": cohort, "first_computed_layer": first_layer}
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class _Reporter:
@@ -287,19 +322,13 @@ class _Reporter:
                 return False
             index = group[k]
             step, is_stopped = self._last.get(index, (0, False))
-            if point.step > step:
-                self._last[index] = (point.step, self._on_point(index, point))
-                return self._last[index][1]
-            return is_stopped and point.step == step
+            if point.step <= step:
+                return is_stopped and point.step == step
+            try:
+                stop = self._on_point(index, point)
+            except Exception as error:
+                raise _CallbackError(error) from error
+            self._last[index] = (point.step, stop)
+            return stop
 
         return report
-
-
-def _costs(item: Candidate, peak: int | None) -> dict[str, float]:
-    costs: dict[str, float] = {"wall_time_s": item.wall_time_s}
-    if peak is not None:
-        costs["peak_memory_bytes"] = float(peak)
-    if item.train_time_s > 0:
-        costs["examples_per_s"] = item.examples / item.train_time_s
-        costs["tokens_per_s"] = item.tokens / item.train_time_s
-    return costs

@@ -120,3 +120,15 @@ def test_without_a_folder_the_cap_ends_the_storing(caplog):
     with caplog.at_level(logging.WARNING, "autopeft.training"):
         assert store.get(resident(backbone), 30, 2) is None
     assert "memory cap of 10 bytes" in caplog.text
+
+
+def test_memory_that_runs_out_while_computing_ends_the_storing(monkeypatch, caplog):
+    def short(self, *arguments, **keywords):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    backbone = tiny_backbone("bert")
+    monkeypatch.setattr(type(backbone), "layer_inputs", short)
+    store = HiddenStateStore(backbone, cache_dir=None, memory_cap_bytes=1 << 30)
+    with caplog.at_level(logging.WARNING, "autopeft.training"):
+        assert store.get(resident(backbone), 30, 2) is None
+    assert "Memory ran out" in caplog.text

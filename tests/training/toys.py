@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import torch
+
+from autopeft.configuration import Configuration, ModuleSpec, Site
 from autopeft.objectives import Direction
+from autopeft.study import Fidelity
 from autopeft.tasks import Split, Task
+from autopeft.training import Job, TrainingSettings, TrialRunner
+from tests.tiny import tiny_backbone
 
 _WORDS = ("the", "is", "file", "test", "list", "number", "x", "yz", "3")
 
@@ -44,3 +52,30 @@ def toy_task(
         search=splits[1],
         report=splits[2],
     )
+
+
+def lora(layers: Sequence[int], rank: int = 2, parts: Sequence[str] = ("q", "v"), rate: float = 5e-3) -> Configuration:
+    """LoRA of one rank on some parts of some layers."""
+    return Configuration.make(
+        [(Site(layer=layer, part=part), ModuleSpec.make("lora", rank)) for layer in layers for part in parts],
+        learning_rate=rate,
+    )
+
+
+def job(configuration: Configuration, *, seed: int = 0, n: int = 40, epochs: int = 2, report: bool = False) -> Job:
+    """A training run over the toy task."""
+    return Job(
+        configuration=configuration,
+        seed=seed,
+        fidelity=Fidelity(train_examples=n, epochs=epochs),
+        splits=("search", "report") if report else ("search",),
+    )
+
+
+def toy_runner(
+    architecture: str = "bert", task: Task | None = None, *, dtype: torch.dtype = torch.float32, **keywords: Any
+) -> TrialRunner:
+    """A runner over a tiny backbone, batch size 8."""
+    task = task or toy_task()
+    settings = keywords.pop("settings", TrainingSettings(batch_size=8))
+    return TrialRunner(tiny_backbone(architecture, n_labels=task.n_labels, dtype=dtype), task, settings, **keywords)

@@ -1,0 +1,88 @@
+"""From a trained candidate to measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from autopeft.exceptions import DivergenceError
+from autopeft.study import SEARCH_SPLIT, Failure, Fidelity, Measurement
+from autopeft.training._cohort import Candidate
+from autopeft.training._data import TaskData
+from autopeft.training._forward import to_predictions
+from autopeft.training._job import Outcome
+from autopeft.training._target_scale import TargetScale
+
+
+def make_outcome(
+    candidate: Candidate,
+    task: TaskData,
+    *,
+    report_logits: Tensor | None,
+    scale: TargetScale | None,
+    peak_memory_bytes: int | None,
+    environment: Mapping[str, Any],
+    state: dict[str, Tensor] | None,
+) -> Outcome:
+    """Collect what a run showed.
+
+    The score is that of the last evaluation, never the best one: the search split chose neither the step nor anything
+    else within a run.
+
+    Args:
+        candidate: The run.
+        task: Metrics and targets.
+        report_logits: Outputs on the report split, shape (n, labels); None if it was not asked for.
+        scale: Unit of regression outputs; None for classification.
+        peak_memory_bytes: Of the cohort; None if not measured.
+        environment: Where the numbers come from.
+        state: Trained tensors to keep; None keeps none.
+    """
+    curve = tuple(candidate.curve)
+    if candidate.failure is not None:
+        return Outcome(failure=candidate.failure, curve=curve)
+    fidelity = candidate.job.fidelity
+    if candidate.is_stopped_early:
+        epochs = int(curve[-1].epoch)
+        if epochs == 0:
+            return Outcome(curve=curve, is_stopped_early=True)
+        fidelity = Fidelity(train_examples=fidelity.train_examples, epochs=epochs)
+    facts: dict[str, Any] = {
+        "fidelity": fidelity,
+        "seed": candidate.job.seed,
+        "costs": _costs(candidate, peak_memory_bytes),
+        "environment": dict(environment),
+        "curve": curve,
+    }
+    measurements = []
+    for split in candidate.job.splits:
+        if split == SEARCH_SPLIT:
+            metrics = {name: value for name, value in curve[-1].metrics.items() if name != "train_loss"}
+            measurements.append(Measurement(split=split, metrics=metrics, **facts))
+        elif report_logits is not None:
+            try:
+                predicted = to_predictions(report_logits, scale)
+            except DivergenceError as error:
+                message = f"Training diverged: on the report split {error}"
+                return Outcome(failure=Failure(reason="divergence", message=message), curve=curve)
+            metrics = task.evaluate(predicted, task.report.targets)
+            measurements.append(
+                Measurement(split=split, metrics=metrics, predictions=tuple(predicted.tolist()), **facts)
+            )
+    if state is not None and scale is not None:
+        state = scale.fold(state)
+    return Outcome(
+        measurements=tuple(measurements), curve=curve, is_stopped_early=candidate.is_stopped_early, state=state
+    )
+
+
+def _costs(candidate: Candidate, peak_memory_bytes: int | None) -> dict[str, float]:
+    costs: dict[str, float] = {"wall_time_s": candidate.wall_time_s}
+    if peak_memory_bytes is not None:
+        costs["peak_memory_bytes"] = float(peak_memory_bytes)
+    if candidate.train_time_s > 0:
+        costs["examples_per_s"] = candidate.examples / candidate.train_time_s
+        costs["tokens_per_s"] = candidate.tokens / candidate.train_time_s
+    return costs
