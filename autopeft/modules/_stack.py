@@ -200,5 +200,5 @@ def _stack_padded(values: Sequence[Tensor]) -> Tensor:
     shape = [max(sizes) for sizes in zip(*(value.shape for value in values), strict=True)]
     stacked = torch.zeros(len(values), *shape)
     for row, value in zip(stacked, values, strict=True):
-        row[tuple(slice(0, size) for size in value.shape)] = value
+        row[tuple(slice(0, size) for size in value.shape)] = value.detach()
     return stacked

@@ -117,7 +117,9 @@ def cut(value: Tensor, like: Tensor) -> Tensor:
 
 
 @contextmanager
-def injected(backbone: object, *configurations: Configuration, seeds: Sequence[int] | None = None) -> Iterator[Injection]:
+def injected(
+    backbone: object, *configurations: Configuration, seeds: Sequence[int] | None = None
+) -> Iterator[Injection]:
     """Configurations in a backbone, with disturbed values."""
     with inject(backbone, configurations, seeds=seeds or range(len(configurations))) as injection:
         disturb(injection)

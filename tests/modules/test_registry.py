@@ -15,8 +15,8 @@ kinds = pytest.mark.parametrize("name", sorted(MODULES))
 
 def test_cases_cover_every_type_and_part():
     assert set(EVERYWHERE) == set(MODULES)
-    for name, configuration in EVERYWHERE.items():
-        assert {item.site.part for item in configuration.placements} == MODULES[name].parts
+    for name, chosen in EVERYWHERE.items():
+        assert {item.site.part for item in chosen.placements} == MODULES[name].parts
         assert MODULES[name].parts <= set(PARTS)
 
 
