@@ -93,11 +93,17 @@ class ModuleReplacement:
         if is_shared:
             # Positions may come once for all rows; with trained weights they differ between candidates.
             x_wide = x_wide.expand(stack.layout.n_rows, *x.shape[1:])
-        new = torch.vmap(self._call)(values, stack.rows_of(x_wide)).flatten(0, 1).to(self._dtype)
+        own = stack.rows_of(x_wide)
+        new = self._without_padding(own, torch.vmap(self._call)(values, own)).flatten(0, 1).to(self._dtype)
         if stack.is_everyone:
             return new
         out: Tensor = type(self._module).forward(self._module, x)
         return stack.replace(out.expand(stack.layout.n_rows, *out.shape[1:]) if is_shared else out, new)
+
+    def _without_padding(self, ids: Tensor, out: Tensor) -> Tensor:
+        """Stop the gradient at padding tokens as `torch.nn.Embedding` does, which is lost under vmap."""
+        padding = getattr(self._module, "padding_idx", None)
+        return out if padding is None else torch.where((ids == padding)[..., None], out.detach(), out)
 
     def _call(self, values: dict[str, Tensor], x: Tensor) -> Tensor:
         return torch.func.functional_call(self._skeleton, values, (x,))
