@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,13 @@ def usage(model: TrainedModel, form: Form, *, has_pairs: bool) -> str:
 def _base_lines(model: TrainedModel) -> list[str]:
     embedded = BACKBONES.get(model.backbone.name)
     if embedded is None or embedded.hub_id != model.base:
-        return [f"base = {model.base!r}"]
+        return [f"base = {json.dumps(model.base)}"]
     return [
-        f"base = {model.base!r}",
+        f"base = {json.dumps(model.base)}",
         "try:  # the same model without a network, if its package is installed",
         "    from importlib.resources import files",
         "",
-        f"    base = str(files({embedded.package!r}) / {embedded.folder!r})",
+        f"    base = str(files({json.dumps(embedded.package)}) / {json.dumps(embedded.folder)})",
         "except ModuleNotFoundError:",
         "    pass",
     ]
@@ -203,7 +204,7 @@ def _headline(study: Study, record: Mapping[str, Any]) -> list[str]:
 def _training(model: TrainedModel, record: Mapping[str, Any]) -> str:
     training = record["training"]
     lines = [
-        f"- {training['train_examples']} examples, {training['epochs']} epochs, batch size {training['batch_size']}, "
+        f"- {training['train_examples']} examples, {training['epochs']} epoch{'s' if training['epochs'] > 1 else ''}, batch size {training['batch_size']}, "
         f"peak learning rate {training['learning_rate']:.3g}, at most {training['max_tokens']} tokens, "
         f"seed {training['seed']}; frozen weights in {training['precision'] or 'float32'}.",
     ]

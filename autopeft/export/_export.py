@@ -15,7 +15,7 @@ from torch import Tensor
 from autopeft.backbones import Backbone
 from autopeft.exceptions import AutoPeftError, MachineError, TrialError, UsageError
 from autopeft.export._card import write_card
-from autopeft.export._folder import CARD, file_hashes, prepare_folder, write_record
+from autopeft.export._folder import CARD, file_hashes, open_to_readers, prepare_folder, write_record
 from autopeft.export._ladder import Form, choose_form
 from autopeft.export._reload import SCORE_TOLERANCE, problems, reload
 from autopeft.export._trained import TrainedModel
@@ -84,7 +84,7 @@ def export_trial(
         raise UsageError(
             f"trial {trial.number} of {study.spec.name} is {trial.state}, and only measured trials can be exported."
         )
-    max_tokens = int(study.spec.training["max_tokens"])
+    max_tokens = min(int(study.spec.training["max_tokens"]), backbone.max_positions)
     chosen = choose_form(trial.configuration, backbone, max_tokens, form)
     if backbone.folder is not None and folder.resolve() == backbone.folder.resolve():
         raise UsageError(f"{folder} is the backbone's own folder; give another folder with -o.")
@@ -102,14 +102,19 @@ def export_trial(
         allow_remote_code=allow_remote_code,
     )
     scores = _training_scores(study, trial, outcome)
-    for note in _differences(scores):
-        tell(note)
+    changed = _differences(scores)
+    if changed:
+        tell(
+            f"Note: trained again, {'; '.join(changed)}. Another machine, number of threads or version of a library "
+            "rounds differently."
+        )
     reference = model.logits(task.report.texts, task.report.pairs)
     scores["reference"] = _score(task, reference)
     tell(f"Writing {chosen.description} to {folder}.")
     try:
         chosen.write(model, folder)
         model.save_tokenizer(folder)
+        open_to_readers(folder)
         record = _record(study, trial, task, model, chosen, scores, _precision(outcome))
         record["files"] = file_hashes(folder)
         write_record(folder, record)
@@ -150,18 +155,15 @@ def _training_scores(study: Study, trial: Trial, outcome: Outcome) -> dict[str, 
 
 
 def _differences(scores: Mapping[str, Any]) -> list[str]:
-    """What to say where training again gave other scores than the study's."""
-    notes = []
+    """Where training again gave another score than the study's."""
+    found = []
     for split, metrics in scores["stored"].items():
         for name, value in metrics.items():
             again = scores["retrained"].get(split, {}).get(name)
             if again != value:
                 now = "undefined" if again is None else f"{again:.4f}"
-                notes.append(
-                    f"Note: trained again, {name} on the {split} split is {now}; the study has {value:.4f}. "
-                    "Another machine, thread count or version of a library rounds differently."
-                )
-    return notes
+                found.append(f"{name} on the {split} split is {now} instead of {value:.4f}")
+    return found
 
 
 def _precision(outcome: Outcome) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write ``autopeft.json``."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / RECORD).write_text(text, encoding="utf-8")
+
+
+def open_to_readers(folder: Path) -> None:
+    """Give every file the mode of a new one; safetensors writes files that only their owner may read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from autopeft.backbones import Backbone
 from autopeft.configuration import Configuration
 from autopeft.export._trained import TrainedModel
@@ -27,9 +29,12 @@ def write(model: TrainedModel, folder: Path) -> None:
         name: value.contiguous()
         for name, value in merged_state(model.backbone, model.configuration, model.state).items()
     }
-    config = plain.config
+    config, has_progress = plain.config, logging.is_progress_bar_enabled()
     plain.config = model.model_config()
+    logging.disable_progress_bar()
     try:
         plain.save_pretrained(folder, state_dict=state)
     finally:
         plain.config = config
+        if has_progress:
+            logging.enable_progress_bar()

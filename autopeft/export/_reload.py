@@ -68,7 +68,8 @@ def reload(
             "answer": str(answer),
         }
         request.write_text(json.dumps(content), encoding="utf-8")
-        environment = dict(os.environ)
+        # Warnings between other libraries do not decide whether an export is good.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
         if "autopeft" in form.needs:
             paths = [str(Path(autopeft.__file__).parents[1]), environment.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)

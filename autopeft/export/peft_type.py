@@ -24,6 +24,8 @@ from autopeft.modules import Injection, inject
 NAME = "AUTOPEFT"
 FORMAT_VERSION = 1
 _PREFIX = "autopeft_"
+#: What stands before a tensor's name in an adapter's file, after peft's own ``base_model.``.
+_FILE_PREFIX = f"{_PREFIX}."
 
 
 @dataclass
@@ -134,32 +136,57 @@ class _Adapter(nn.Module):
         self._injection.load_state_dict(0, state)
 
 
+class _Layer(nn.Module, BaseTunerLayer):
+    """The adapter as peft counts, switches and describes its layers: one for the whole model."""
+
+    adapter_layer_names: tuple[str, ...] = ("adapters",)
+    other_param_names: tuple[str, ...] = ()
+
+    def __init__(self, name: str, adapter: _Adapter) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict({name: adapter})
+        self.merged_adapters: list[str] = []
+        self._disable_adapters = False
+        self._active_adapter = name
+
+    @property
+    def adapter(self) -> _Adapter:
+        found: Any = next(iter(self.adapters.values()))
+        return found
+
+    def enable_adapters(self, enabled: bool) -> None:
+        self._disable_adapters = not enabled
+        self.adapter.enable(enabled)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Any = None) -> None:
+        self.adapter.refresh()
+
+
 class AutoPeftTuner(BaseTuner):
     """Puts an autopeft adapter into a transformers sequence-classification model; one adapter per model."""
 
     prefix = _PREFIX
-    tuner_layer_cls = BaseTunerLayer
+    tuner_layer_cls = _Layer
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}
     uses_shared_state = True
-    is_enabled = True
 
     def inject_adapter(self, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Put the adapter's modules into the model."""
         if hasattr(self, _PREFIX):
             raise ValueError("a model takes one autopeft adapter; call `unload()` before loading another.")
-        self.autopeft_ = nn.ModuleDict({adapter_name: _Adapter(model, self.peft_config[adapter_name])})
+        self.autopeft_ = _Layer(adapter_name, _Adapter(model, self.peft_config[adapter_name]))
 
     @property
     def adapter(self) -> _Adapter:
         """The one adapter."""
-        found: Any = next(iter(self.autopeft_.values()))
-        return found
+        return self.autopeft_.adapter
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's forward pass; a uniform prefix on every layer takes up positions, as in peft's prefix tuning."""
-        if self.is_enabled:
+        offset = 0
+        if not self.autopeft_.disable_adapters:
             self.adapter.refresh()
-        offset = self.adapter.position_offset if self.is_enabled else 0
+            offset = self.adapter.position_offset
         if offset and kwargs.get("position_ids") is None:
             ids: Any = kwargs.get("input_ids", args[0] if args else None)
             mask = kwargs.get("attention_mask")
@@ -168,8 +195,7 @@ class AutoPeftTuner(BaseTuner):
         return self.model(*args, **kwargs)
 
     def _enable_adapter_layers(self, enabled: bool = True) -> None:
-        self.is_enabled = enabled
-        self.adapter.enable(enabled)
+        self.autopeft_.enable_adapters(enabled)
 
     def set_requires_grad(self, adapter_names: Any, requires_grad: bool = True) -> None:
         """Train the adapter's tensors, or freeze them."""
@@ -184,7 +210,7 @@ class AutoPeftTuner(BaseTuner):
 
     def unload(self) -> Any:
         """The plain model, as it was before."""
-        self.adapter.enable(False)
+        self._enable_adapter_layers(False)
         return self.model
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> Any:
@@ -198,18 +224,22 @@ class AutoPeftTuner(BaseTuner):
     def _get_adapter_state_dict(
         cls, *, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
-        key = f"{_PREFIX}.{adapter_name}."
-        return {name: value for name, value in state_dict.items() if key in name}
+        return {name: value for name, value in state_dict.items() if _model_prefix(adapter_name) in name}
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
-        return key.replace(f"{_PREFIX}.{adapter_name}.", f"{_PREFIX}.", 1)
+        return key.replace(_model_prefix(adapter_name), _FILE_PREFIX, 1)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, *, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
-        return {key.replace(f"{_PREFIX}.", f"{_PREFIX}.{adapter_name}.", 1): value for key, value in state_dict.items()}
+        return {key.replace(_FILE_PREFIX, _model_prefix(adapter_name), 1): value for key, value in state_dict.items()}
+
+
+def _model_prefix(adapter_name: str) -> str:
+    """What stands before a tensor's name in the state dict of a model; see `_FILE_PREFIX`."""
+    return f"{_PREFIX}.adapters.{adapter_name}."
 
 
 def _peft_type() -> Any:

@@ -75,8 +75,7 @@ def trained_model(folder: Path, architecture: str, name: str, *, n_labels: int =
     rng = torch.Generator().manual_seed(0)
     with inject(backbone, [configuration(name)], seeds=[0]) as injection:
         state = {
-            key: value + 0.2 * torch.randn(value.shape, generator=rng)
-            for key, value in injection.state_dict(0).items()
+            key: value + 0.2 * torch.randn(value.shape, generator=rng) for key, value in injection.state_dict(0).items()
         }
     return TrainedModel(
         backbone=backbone,
