@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ def _record(
             **spec.backbone,
             "content_hash": backbone.content_hash,
             "loaded_from": model.base,
-            "model_kwargs": model.model_kwargs,
+            "model_kwargs": json.loads(json.dumps(model.model_kwargs)),
         },
         "versions": {"python": platform.python_version(), **_versions()},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
