@@ -105,12 +105,13 @@ class _PrefixAttention:
             return attend(query, key, value, mask, **kwargs)
         if stack.is_everyone:
             return self._attend_prefix(attend, module, query, key, value, mask, **kwargs)
-        own, rest = stack.split_rows(len(query))
+        own, rest, order = stack.split_rows(len(query))
         parts = []
         for rows, function in ((own, functools.partial(self._attend_prefix, attend, module)), (rest, attend)):
-            row_mask = mask if mask is None or len(mask) == 1 else mask[rows]
-            parts.append(function(query[rows], key[rows], value[rows], row_mask, **kwargs)[0])
-        return torch.cat(parts)[torch.cat([own, rest]).argsort()], None
+            row_mask = mask if mask is None or len(mask) == 1 else mask.index_select(0, rows)
+            q, k, v = (states.index_select(0, rows) for states in (query, key, value))
+            parts.append(function(q, k, v, row_mask, **kwargs)[0])
+        return torch.cat(parts).index_select(0, order), None
 
     def _attend_prefix(
         self,
@@ -127,8 +128,7 @@ class _PrefixAttention:
         lengths = [self._lengths[row] for row in self._stack.rows]
         longest, n_rows = max(lengths), len(query)
         keys, values = (
-            self._stack.value(name)[:, :, :longest].repeat_interleave(n_rows // len(lengths), 0)
-            for name in ("keys", "values")
+            _to_rows(self._stack.value(name)[:, :, :longest], n_rows // len(lengths)) for name in ("keys", "values")
         )
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         mask = self._mask(mask, tuple(lengths), query, key.shape[2], causal=causal)
@@ -151,6 +151,11 @@ class _PrefixAttention:
         if mask is not None and extended is not None:
             memo[lengths] = (mask, extended)
         return extended
+
+
+def _to_rows(states: Tensor, n: int) -> Tensor:
+    """(k, ...) -> (k * n, ...), each n times; copied only where there is no other way."""
+    return states.unsqueeze(1).expand(-1, n, *states.shape[1:]).flatten(0, 1)
 
 
 def _extended_mask(

@@ -84,6 +84,7 @@ class Stack:
         self.rows = rows
         self._row_index = None if rows == tuple(range(len(self.owners))) else self.layout.index(rows)
         self._positions = None if self.is_everyone else self.layout.index(positions)
+        self._splits: dict[int, tuple[Tensor, ...]] = {}
         self._chosen = {name: self._choose(values) for name, values in self._constants.items()}
 
     def _choose(self, values: tuple[float, ...]) -> float | Tensor:
@@ -114,15 +115,28 @@ class Stack:
         blocks = x.unflatten(0, (self.layout.n_active, -1))
         return blocks if self._positions is None else blocks.index_select(0, self._positions)
 
-    def split_rows(self, n_rows: int) -> tuple[Tensor, Tensor]:
-        """Indices of the active owners' rows, and of all others, in a batch of `n_rows`."""
-        per_block = n_rows // self.layout.n_active
-        positions = [position for position, owner in enumerate(self.layout.active) if owner in self._row_of]
-        is_own = torch.zeros(self.layout.n_active, dtype=torch.bool)
-        is_own[positions] = True
-        rows = torch.arange(n_rows, device=self.layout.device)
-        is_own = is_own.repeat_interleave(per_block).to(self.layout.device)
-        return rows[is_own], rows[~is_own]
+    def split_rows(self, n_rows: int) -> tuple[Tensor, ...]:
+        """How to take a batch apart and put it together again.
+
+        Args:
+            n_rows: Rows of the batch.
+
+        Returns:
+            Indices of the active owners' rows, indices of all others, and the indices that bring the two parts, one
+            after the other, back into the order of the batch.
+        """
+        found = self._splits.get(n_rows)
+        if found is None:
+            is_own = torch.tensor([owner in self._row_of for owner in self.layout.active])
+            is_own = is_own.repeat_interleave(n_rows // self.layout.n_active)
+            parts = torch.argsort(~is_own, stable=True)
+            with torch.inference_mode(False):
+                found = tuple(
+                    index.to(self.layout.device, copy=True)
+                    for index in (*parts.split([int(is_own.sum()), int((~is_own).sum())]), parts.argsort())
+                )
+            self._splits[n_rows] = found
+        return found
 
     def add(self, out: Tensor, delta: Tensor, alpha: float = 1.0) -> Tensor:
         """Add to the rows of the active owners.

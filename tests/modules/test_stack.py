@@ -85,7 +85,8 @@ def test_rows_go_out_and_come_back(layout, stack, active):
         assert torch.equal(added[position], by_block[candidate] + 5 * is_owner)
         assert torch.equal(replaced[position], by_block[candidate] * (-1 if is_owner else 1))
     if not stack.is_everyone:
-        own, rest = stack.split_rows(len(x))
+        own, rest, order = stack.split_rows(len(x))
+        assert torch.equal(torch.cat([x[own], x[rest]])[order], x)
         assert torch.equal(x[own], wanted.flatten(0, 1))
         assert sorted([*own.tolist(), *rest.tolist()]) == list(range(len(x)))
 
@@ -106,3 +107,12 @@ def test_names_tell_variants_apart(layout):
         "site.b[relu]",
     ]
     assert stacks[1].state(0).keys() == {"site.w", "site.b"}
+
+
+def test_splits_made_in_inference_mode_can_be_trained_with(layout, stack):
+    with torch.inference_mode():
+        made = stack.split_rows(10)
+    assert all(a is b for a, b in zip(made, stack.split_rows(10), strict=True))
+    x = torch.ones(10, 1, requires_grad=True)
+    x.index_select(0, made[0]).sum().backward()
+    assert x.grad.flatten().tolist() == [1, 1, 0, 0, 1, 1, 1, 1, 0, 0]
