@@ -10,14 +10,14 @@ AutoPeftError                      exit code 1
 │   ├── BackboneError                a model that cannot be used
 │   └── StudyMismatchError           resuming a study with other settings
 ├── InfeasibleError                exit code 3: nothing satisfies the constraints
-├── MachineError             exit code 4: the machine, not the input
+├── MachineError                  exit code 4: the machine, not the input
 │   ├── StoreError                   database unreachable, locked, unwritable or of a newer schema
 │   └── CacheError                   disk full or unwritable cache folder
 ├── NotFoundError (LookupError)    exit code 5: no such study or trial
 ├── TrialConflictError             another process took the number, the configuration or the lease
 └── TrialError                     one trial failed; the search goes on
-├── DivergenceError              non-finite loss
-└── OutOfMemoryError             even the smallest micro-batch does not fit
+    ├── DivergenceError              non-finite loss
+    └── OutOfMemoryError             even the smallest micro-batch does not fit
 """
 
 from __future__ import annotations

@@ -182,7 +182,8 @@ def _read_config(source: Source, *, trust_remote_code: bool) -> Any:
     with _quiet():
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:
+            # Transformers has an error class of its own for each way in which a file can be wrong.
             raise BackboneError(f"backbone {source.name}: {_explained(error, folder / 'config.json')}") from error
     if getattr(config, "quantization_config", None) is not None:
         raise BackboneError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.cli import main
+from autopeft.store import open_store
 from tests.end_to_end.conftest import SEARCH, write_reviews
 from tests.tiny import tiny_folder
 
@@ -129,7 +130,7 @@ def test_a_very_long_text_is_truncated_and_works(folder: Path, capsys: pytest.Ca
 def change_config(architecture: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "backbone" / "config.json"
-        path.write_text(path.read_text().replace('"bert"', f'"{architecture}"'))
+        path.write_text(f'{{"model_type": "{architecture}"}}')
 
     return change
 
@@ -166,7 +167,7 @@ def test_an_embedded_backbone_with_other_weights_is_refused(
     (package / "__init__.py").write_text("")
     tiny_folder(package / "model", "bert", n_layers=2)
     monkeypatch.syspath_prepend(str(folder / "site"))
-    expect(capsys, replaced("--backbone", "minilm"), 2, "sha256")
+    expect(capsys, replaced("--backbone", "minilm"), 2, "SHA-256")
 
 
 def test_an_unwritable_database_is_the_machines_fault(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +213,7 @@ def test_resuming_with_other_settings_is_refused_and_says_what_differs(
 def test_a_newer_database_is_refused_and_left_alone(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = finished / "autopeft-home" / "autopeft.db"
     with sqlite3.connect(path) as connection:
-        connection.execute("update alembic_version set version_num = 'ffff'")
+        connection.execute("update autopeft_version set version_num = 'ffff'")
     before = path.read_bytes()
     expect(capsys, [*QUICK, "--trials", "2"], 4, "newer")
     assert path.read_bytes() == before
@@ -221,7 +222,7 @@ def test_a_newer_database_is_refused_and_left_alone(finished: Path, capsys: pyte
 def test_a_locked_database_is_named(
     finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autopeft.store._engine.BUSY_TIMEOUT_S", 0.2, raising=True)
+    monkeypatch.setitem(open_store.__kwdefaults__, "busy_timeout_s", 0.2)
     connection = sqlite3.connect(finished / "autopeft-home" / "autopeft.db", isolation_level=None)
     connection.execute("begin exclusive")
     try:
