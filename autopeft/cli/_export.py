@@ -18,43 +18,51 @@ from autopeft.cli._options import (
 )
 from autopeft.cli._output import OutputFormat, emit, tell
 
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", show_default=False)
+]
+StudyOrTrialArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[STUDY]", show_default=False, help="As in `front`; a trial alone may stand here."),
+]
+TrialArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[TRIAL]", show_default=False, help="Number, best or knee; best if left out."),
+]
+FormNameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="FORM",
+        show_default=False,
+        help="lora, merged, native or own; refused where it is not exact. Default: the first that is.",
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="ID",
+        show_default=False,
+        help="What the adapter names as its base model. Default: the backbone's hub id, else its folder.",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Torch device, or auto.")]
+PickleOption = Annotated[bool, typer.Option("--allow-pickle", help="Load backbone weights that are not safetensors.")]
+TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the backbone.")]
+
 
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", show_default=False)],
-    study: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY]", show_default=False, help="As in `front`; a trial alone may stand here."),
-    ] = None,
-    trial: Annotated[
-        str | None,
-        typer.Argument(metavar="[TRIAL]", show_default=False, help="Number, best or knee; best if left out."),
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--as",
-            metavar="FORM",
-            show_default=False,
-            help="lora, merged, native or own; refused where it is not exact. Default: the first that is.",
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            metavar="ID",
-            show_default=False,
-            help="What the adapter names as its base model. Default: the backbone's hub id, else its folder.",
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="Torch device, or auto.")] = "auto",
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Load backbone weights that are not safetensors.")
-    ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the backbone.")
-    ] = False,
+    output: OutputOption,
+    study: StudyOrTrialArgument = None,
+    trial: TrialArgument = None,
+    form: FormNameOption = None,
+    force: ForceOption = False,
+    base: BaseOption = None,
+    device: DeviceOption = "auto",
+    allow_pickle: PickleOption = False,
+    trust_remote_code: TrustOption = False,
     db: DatabaseOption = None,
     format: FormatOption = OutputFormat.HUMAN,
 ) -> None:
@@ -64,12 +72,13 @@ def export(
     (lora), merged weights (merged), another native peft adapter (native), or autopeft's own peft type (own). A fresh
     process then loads it and must reproduce the score on the report split within 0.1 points.
     """
+    from rich.text import Text
+
     name, which = split_study_and_trial(study, trial)
     found = find_study(open_existing_store(db), name)
     chosen = find_trial(found, which)
 
-    from rich.text import Text
-
+    # torch takes seconds; a mistake in the names above is told before.
     from autopeft.export import export_trial
     from autopeft.orchestrate import reopen
 

@@ -39,6 +39,7 @@ def render_card(study: Study, model: TrainedModel, form: Form, record: Mapping[s
         "## Use it",
         _needs(model, form),
         f"```python\n{usage(model, form, has_pairs=record['task']['has_pairs'])}```",
+        *_shorter(form),
         "## Results",
         _results(record),
         *_headline(study, record),
@@ -169,6 +170,12 @@ def _needs(model: TrainedModel, form: Form) -> str:
     return f"Needed: `{what}`{where}. In this folder:"
 
 
+def _shorter(form: Form) -> list[str]:
+    if form.name == "merged":
+        return []
+    return ['With autopeft installed, `autopeft.load(".")` gives the same model in one line.']
+
+
 def _results(record: Mapping[str, Any]) -> str:
     scores = record["scores"]
     rows = [
@@ -203,10 +210,11 @@ def _headline(study: Study, record: Mapping[str, Any]) -> list[str]:
 
 def _training(model: TrainedModel, record: Mapping[str, Any]) -> str:
     training = record["training"]
+    epochs = f"{training['epochs']} epoch{'' if training['epochs'] == 1 else 's'}"
     lines = [
-        f"- {training['train_examples']} examples, {training['epochs']} epoch{'s' if training['epochs'] > 1 else ''}, batch size {training['batch_size']}, "
-        f"peak learning rate {training['learning_rate']:.3g}, at most {training['max_tokens']} tokens, "
-        f"seed {training['seed']}; frozen weights in {training['precision'] or 'float32'}.",
+        f"- {training['train_examples']} examples, {epochs}, batch size {training['batch_size']}, peak learning rate "
+        f"{training['learning_rate']:.3g}, at most {training['max_tokens']} tokens, seed {training['seed']}; frozen "
+        f"weights in {training['precision'] or 'float32'}.",
     ]
     if model.label_names is not None:
         lines.append(f"- Classes: {', '.join(f'`{name}`' for name in model.label_names)}.")

@@ -81,17 +81,11 @@ def export_trial(
         TrialError: If it could not be trained again.
         AutoPeftError: If the export could not be verified; the folder stays for inspection.
     """
-    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
-        raise UsageError(
-            f"trial {trial.number} of {study.spec.name} is {trial.state}, and only measured trials can be exported."
-        )
+    _check(study, trial, folder, backbone)
     max_tokens = min(int(study.spec.training["max_tokens"]), backbone.max_positions)
     chosen = choose_form(trial.configuration, backbone, max_tokens, form)
-    if backbone.folder is not None and folder.resolve() == backbone.folder.resolve():
-        raise UsageError(f"{folder} is the backbone's own folder; give another folder with -o.")
     prepare_folder(folder, force=force)
-    tell(f"Training trial {trial.number} again: {trial.configuration.describe()}.")
-    outcome, state = _retrain(trial, runner)
+    outcome, state = _retrain(trial, runner, tell)
     model = TrainedModel(
         backbone=backbone,
         configuration=trial.configuration,
@@ -103,37 +97,55 @@ def export_trial(
         allow_remote_code=allow_remote_code,
     )
     scores = _training_scores(study, trial, outcome)
-    changed = _differences(scores)
-    if changed:
-        tell(
-            f"Note: trained again, {'; '.join(changed)}. Another machine, number of threads or version of a library "
-            "rounds differently."
-        )
-    reference = model.logits(task.report.texts, task.report.pairs)
-    scores["reference"] = _score(task, reference)
-    tell(f"Writing {chosen.description} to {folder}.")
+    _tell_differences(scores, tell)
+    record = _record(study, trial, task, model, chosen, scores, _precision(outcome))
     try:
-        chosen.write(model, folder)
-        model.save_tokenizer(folder)
-        open_to_readers(folder)
-        record = _record(study, trial, task, model, chosen, scores, _precision(outcome))
-        record["files"] = file_hashes(folder)
-        write_record(folder, record)
-        tell("Loading it in a fresh process.")
-        _verify(record, model, chosen, folder, task, reference)
-        write_record(folder, record)
-        write_card(folder / CARD, study, model, chosen, record)
+        _write(record, study, task, model, chosen, folder, tell)
     except OSError as error:
         raise MachineError(f"cannot write to {folder}: {error.strerror or error}.") from error
+    return Export(folder=folder, form=chosen.name, record=record)
+
+
+def _write(
+    record: dict[str, Any],
+    study: Study,
+    task: Task,
+    model: TrainedModel,
+    form: Form,
+    folder: Path,
+    tell: Callable[[str], None],
+) -> None:
+    """Fill the folder, and complete the record by what a fresh process makes of it."""
+    reference = model.logits(task.report.texts, task.report.pairs)
+    record["scores"]["reference"] = _score(task, reference)
+    tell(f"Writing {form.description} to {folder}.")
+    form.write(model, folder)
+    model.save_tokenizer(folder)
+    open_to_readers(folder)
+    record["files"] = file_hashes(folder)
+    write_record(folder, record)
+    tell("Loading it in a fresh process.")
+    _verify(record, model, form, folder, task, reference)
+    write_record(folder, record)
+    write_card(folder / CARD, study, model, form, record)
     if not record["verified"]:
         raise AutoPeftError(
             f"the export in {folder} is not verified: {'; '.join(record['verification']['problems'])}. "
             "The folder stays for inspection; please report this."
         )
-    return Export(folder=folder, form=chosen.name, record=record)
 
 
-def _retrain(trial: Trial, runner: TrialRunner) -> tuple[Outcome, Mapping[str, Tensor]]:
+def _check(study: Study, trial: Trial, folder: Path, backbone: Backbone) -> None:
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        raise UsageError(
+            f"trial {trial.number} of {study.spec.name} is {trial.state}, and only measured trials can be exported."
+        )
+    if backbone.folder is not None and folder.resolve() == backbone.folder.resolve():
+        raise UsageError(f"{folder} is the backbone's own folder; give another folder with -o.")
+
+
+def _retrain(trial: Trial, runner: TrialRunner, tell: Callable[[str], None]) -> tuple[Outcome, Mapping[str, Tensor]]:
+    tell(f"Training trial {trial.number} again: {trial.configuration.describe()}.")
     draft = trial.draft
     job = Job(
         configuration=draft.configuration,
@@ -165,6 +177,15 @@ def _differences(scores: Mapping[str, Any]) -> list[str]:
                 now = "undefined" if again is None else f"{again:.4f}"
                 found.append(f"{name} on the {split} split is {now} instead of {value:.4f}")
     return found
+
+
+def _tell_differences(scores: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    changed = _differences(scores)
+    if changed:
+        tell(
+            f"Note: trained again, {'; '.join(changed)}. Another machine, number of threads or version of a library "
+            "rounds differently."
+        )
 
 
 def _precision(outcome: Outcome) -> str | None:

@@ -19,7 +19,7 @@ def test_a_new_or_empty_folder_is_used(tmp_path: Path) -> None:
 
 def test_a_folder_with_files_needs_force_and_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not empty.*--force"):
+    with pytest.raises(UsageError, match=r"not empty.*--force"):
         prepare_folder(tmp_path, force=False)
     prepare_folder(tmp_path, force=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -47,7 +47,7 @@ def test_the_precision_is_the_trials(study: Study, tmp_path: Path) -> None:
 
 def test_changed_or_missing_data_are_refused(study: Study, tmp_path: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", n=120, seed=1)
-    with pytest.raises(StudyMismatchError, match="study mine cannot be opened again: .*content hash"):
+    with pytest.raises(StudyMismatchError, match=r"study mine cannot be opened again: .*content hash"):
         reopen(study, study.trials[0], cache_dir=tmp_path / "cache", device="cpu")
     (tmp_path / "reviews.csv").unlink()
     with pytest.raises(StudyMismatchError, match=r"reviews\.csv"):
@@ -56,7 +56,7 @@ def test_changed_or_missing_data_are_refused(study: Study, tmp_path: Path) -> No
 
 def test_a_changed_or_missing_backbone_is_refused(study: Study, tmp_path: Path) -> None:
     tiny_folder(tmp_path / "backbone", "bert", n_layers=3, seed=1)
-    with pytest.raises(StudyMismatchError, match="backbone of study mine .* has changed"):
+    with pytest.raises(StudyMismatchError, match=r"backbone of study mine .* has changed"):
         reopen(study, study.trials[0], cache_dir=tmp_path / "cache", device="cpu")
     (tmp_path / "backbone").rename(tmp_path / "moved")
     with pytest.raises(StudyMismatchError, match="backbone"):
