@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from autopeft.exceptions import StoreError, TrialConflictError
@@ -30,6 +30,9 @@ class Executor(Protocol):
         Returns:
             False if there was nothing to run.
         """
+
+    def give_back(self, study: str) -> None:
+        """Put back every trial it holds: the search was interrupted."""
 
 
 class LocalExecutor:
@@ -60,16 +63,19 @@ class LocalExecutor:
             return False
         for trial in claimed:
             self._progress.trial_started(trial)
-        try:
-            with self._heartbeat(study, claimed):
-                outcomes = self._runner.run([_job(trial) for trial in claimed], on_point=self._reporter(study, claimed))
-        except BaseException:
-            for trial in claimed:
-                self._give_back(study, trial)
-            raise
+        with self._heartbeat(study, claimed):
+            outcomes = self._runner.run([_job(trial) for trial in claimed], on_point=self._reporter(study, claimed))
         for trial, outcome in zip(claimed, outcomes, strict=True):
             self._write(study, trial, outcome)
         return True
+
+    def give_back(self, study: str) -> None:
+        """Put back every trial this executor holds, whatever moment it was interrupted at."""
+        for trial in self._store.load_study(study).of_kind(*TrialKind, state=TrialState.RUNNING):
+            if trial.worker == self.worker:
+                # A lease that was lost meanwhile is somebody else's to end.
+                with suppress(TrialConflictError):
+                    self._store.release_trial(study, trial.number, self.worker)
 
     def _claim(self, study: str, kinds: Collection[TrialKind]) -> list[Trial]:
         claimed: list[Trial] = []
@@ -101,13 +107,6 @@ class LocalExecutor:
             self._progress.trial_failed(written)
         else:
             self._progress.trial_finished(written, best_within_budget(loaded))
-
-    def _give_back(self, study: str, trial: Trial) -> None:
-        try:
-            self._store.release_trial(study, trial.number, self.worker)
-        except (TrialConflictError, StoreError):
-            # The lease runs out by itself; the interruption matters more than this.
-            return
 
     @contextmanager
     def _heartbeat(self, study: str, claimed: Sequence[Trial]) -> Iterator[None]:

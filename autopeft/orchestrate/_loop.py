@@ -73,6 +73,13 @@ class SearchLoop:
         Raises:
             InfeasibleError: If no search trial could be trained and measured.
         """
+        try:
+            return self._run()
+        except BaseException:
+            self._executor.give_back(self._name)
+            raise
+
+    def _run(self) -> SearchResult:
         self.recover()
         self._enqueue_baselines()
         self._search()

@@ -52,14 +52,16 @@ def test_confirmations_are_scored_on_the_report_split_too() -> None:
     assert {item.split for item in trial.measurements} == {"search", "report"}
 
 
-def test_an_interruption_gives_the_trial_back_without_costing_an_attempt() -> None:
+def test_an_interrupted_trial_is_given_back_without_costing_an_attempt() -> None:
     store = make_store(1)
 
     def interrupt(jobs: Sequence[Job]) -> None:
         raise KeyboardInterrupt
 
+    executor = make_executor(store, ToyRunner(hook=interrupt))
     with pytest.raises(KeyboardInterrupt):
-        make_executor(store, ToyRunner(hook=interrupt)).advance("study", KINDS)
+        executor.advance("study", KINDS)
+    executor.give_back("study")
     trial = store.load_study("study").trials[0]
     assert (trial.state, trial.attempts) == (TrialState.WAITING, 0)
 
