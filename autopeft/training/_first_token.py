@@ -58,7 +58,7 @@ def _forward_of(backbone: Backbone) -> Callable[..., Tensor] | None:
 def _bert_layer(layer: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
     """One BERT, RoBERTa or ELECTRA layer; after Linear q, k, v the attention interface, then post-norm blocks."""
     attention = layer.attention.self
-    first = hidden_states[:, :1]
+    first = _first(hidden_states)
     context = _attend(
         attention, attention.query(first), attention.key(hidden_states), attention.value(hidden_states), attention_mask
     )
@@ -70,7 +70,7 @@ def _distilbert_layer(
     layer: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any
 ) -> Tensor:
     attention = layer.attention
-    first = hidden_states[:, :1]
+    first = _first(hidden_states)
     context = _attend(
         attention,
         attention.q_lin(first),
@@ -80,6 +80,11 @@ def _distilbert_layer(
     )
     attended = layer.sa_layer_norm(attention.out_lin(context) + first)
     return layer.output_layer_norm(layer.ffn(attended) + attended)
+
+
+def _first(hidden_states: Tensor) -> Tensor:
+    """(rows, t, h) -> (rows, 1, h), contiguous: a linear map of a strided view copies its weights for every row."""
+    return hidden_states[:, :1].contiguous()
 
 
 def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
