@@ -30,6 +30,7 @@ from autopeft.training._inputs import ResidentSplit
 from autopeft.training._job import Job, Outcome, PointCallback
 from autopeft.training._memory import default_memory_cap, is_out_of_memory, release_memory
 from autopeft.training._outcome import make_outcome
+from autopeft.training._packed_linear import PackedLinears
 from autopeft.training._probe import Probe, probe_cohort
 from autopeft.training._settings import TrainingSettings
 from autopeft.training._tokens import tokenize_split
@@ -79,6 +80,7 @@ class TrialRunner:
         self._cohort = cohort
         self._splits: dict[str, ResidentSplit] = {}
         cap = default_memory_cap(backbone.device) if memory_cap_bytes is None else memory_cap_bytes
+        self._linears = PackedLinears(backbone)
         self._states = HiddenStateStore(backbone, cache_dir=cache_dir, memory_cap_bytes=cap)
         #: Time spent computing hidden states so far, in seconds; part of no trial's time.
         self.cache_fill_time_s = 0.0
@@ -254,6 +256,7 @@ class TrialRunner:
         configurations = [item.job.configuration for item in candidates]
         with (
             fast_attention(self.backbone.device),
+            self._linears.installed(),
             first_token_only(self.backbone),
             inject(self.backbone, configurations, seeds=seeds) as injection,
         ):
@@ -291,7 +294,7 @@ class TrialRunner:
             return {}
         start = time.perf_counter()
         found = {}
-        with fast_attention(self.backbone.device):
+        with fast_attention(self.backbone.device), self._linears.installed():
             for name, split in splits.items():
                 n_examples = fidelity.train_examples if name == "train" else len(split)
                 stored = self._states.get(split, n_examples, first_layer)
