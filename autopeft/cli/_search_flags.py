@@ -55,7 +55,7 @@ SEARCH_FLAGS: dict[str, Any] = {
     "trials": Annotated[
         int | None,
         typer.Option(
-            "--trials", rich_help_panel=_LIMITS, help="Search trials the study should have in the end. Default: 24."
+            "--trials", rich_help_panel=_LIMITS, help="Search trials the study should have in the end. Default: 16."
         ),
     ],
     "time_s": Annotated[

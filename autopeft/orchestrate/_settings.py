@@ -51,7 +51,7 @@ class SearchSettings:
     space: str = "default"
     sampler: str = "bayesian"
     objectives: tuple[str, ...] = ()
-    trials: int = 24
+    trials: int = 16
     time_s: float | None = None
     seeds: int = 3
     confirm_top: int = 5

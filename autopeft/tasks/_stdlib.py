@@ -63,11 +63,11 @@ METRICS = ("accuracy", "macro_f1")
 _SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 _MIN_WORDS = 3
 #: The beginning says what a docstring is about; the rest would only make training slower.
-_MAX_WORDS = 40
+_MAX_WORDS = 24
 #: A topic that cannot give every split as many is left out: some systems package tkinter apart, for example.
 _MIN_PER_SPLIT = 20
 #: Examples in (train, search, report).
-_SIZES = (1000, 500, 1200)
+_SIZES = (700, 400, 1000)
 
 
 def load_topics(*, train_fraction: float, seed: int) -> Task:

@@ -21,7 +21,7 @@ REGRESSION = "regression"
 KINDS = (CLASSIFICATION, REGRESSION)
 
 #: What `Task.default_fidelity` aims at.
-_DEFAULT_TOKENS, _DEFAULT_EXAMPLES = 120_000, 4000
+_DEFAULT_TOKENS, _DEFAULT_EXAMPLES = 45_000, 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,7 +142,7 @@ class Task:
         """Training that takes a six-layer MiniLM a few seconds on two CPU cores.
 
         Epochs, from two to ten, over at most 1,350 examples, so that a candidate sees about 4,000 examples, or fewer
-        where texts are long: 120,000 tokens in all, estimated as 1.3 per word and at most 128 per example, as far as
+        where texts are long: 45,000 tokens in all, estimated as 1.3 per word and at most 128 per example, as far as
         that leaves two epochs over 1,000 examples.
         """
         n_examples = min(len(self.train), 1350)

@@ -118,15 +118,14 @@ def test_evaluate_refuses_values_that_are_not_finite() -> None:
     [
         (10, 5, (10, 10)),
         (500, 5, (500, 8)),
-        # SST-2 at 2 %: ceil(4000 / 1347) = 3 epochs.
-        (1347, 9, (1347, 3)),
-        (5000, 9, (1350, 3)),
-        # 3 + 1.3 * 30 = 42 tokens: 120000 / (1350 * 42) = 2.1 epochs.
-        (5000, 30, (1350, 2)),
-        # 3 + 1.3 * 40 = 55 tokens: 120000 / (2 * 55) = 1090 examples.
-        (5000, 40, (1090, 2)),
+        # SST-2 at 2 %: 3 + 1.3 * 9 = 14.7 tokens: 45000 / (1347 * 14.7) = 2.3 epochs.
+        (1347, 9, (1347, 2)),
+        (700, 9, (700, 4)),
+        (5000, 9, (1350, 2)),
+        # 3 + 1.3 * 13 = 19.9 tokens: 45000 / (2 * 19.9) = 1130 examples.
+        (5000, 13, (1130, 2)),
         (5000, 200, (1000, 2)),
-        (300, 200, (300, 3)),
+        (300, 200, (300, 2)),
     ],
 )
 def test_default_fidelity_bounds_examples_and_tokens(n: int, n_words: int, expected: tuple[int, int]) -> None:
