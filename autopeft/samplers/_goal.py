@@ -37,6 +37,8 @@ Array = npt.NDArray[np.float64]
 _MARGIN = 0.1
 #: ... and this many decades beyond the largest cost in sight, so that quality at the full budget is worth something.
 _COST_MARGIN = math.log10(2)
+#: Decades below the budget in which a smaller configuration counts as better.
+_DECADES = 1.5
 #: Quasi-random samples of the general acquisition function, and candidates scored at a time.
 _N_SAMPLES = 64
 _CHUNK = 256
@@ -91,7 +93,7 @@ def make_goal(
     surrogates = [Surrogate(x, y) for y in measured_values(known, len(measured)).T]
     reached = [item for item in known if item.evidence is Evidence.MEASURED]
     if len(measured) == 1:
-        done = np.hstack([measured_values(outside, 1), _exact(outside, exact)])
+        done = np.hstack([measured_values(outside, 1), _exact(outside, exact, log_budget)])
         return _ClosedGoal(encoder, surrogates[0], exact, reached, done, log_budget=log_budget)
     return _SampledGoal(encoder, surrogates, exact, reached, log_budget=log_budget, seed=seed)
 
@@ -138,7 +140,7 @@ class _ClosedGoal:
         return log_expected_hypervolume_improvement(
             mean,
             deviation,
-            -torch.as_tensor(_exact(items, self._exact)[:, 0]),
+            -torch.as_tensor(_exact(items, self._exact, self._log_budget)[:, 0]),
             front_values=torch.as_tensor(self._values),
             front_costs=-torch.as_tensor(self._exact_values[:, 0]),
             reference_value=self._reference,
@@ -154,7 +156,7 @@ class _ClosedGoal:
         """Predict what has been reached: means carry less noise than measurements."""
         mean, _ = self._surrogate.predict(self._encoder.encode(self._reached))
         self._values = np.concatenate([mean.numpy(), self._outside[:, 0]])
-        self._exact_values = np.vstack([_exact(self._reached, self._exact), self._outside[:, 1:]])
+        self._exact_values = np.vstack([_exact(self._reached, self._exact, self._log_budget), self._outside[:, 1:]])
         combined = np.column_stack([self._values, self._exact_values])
         self._reference = float(_worst_of_front(combined)[0])
         self.incumbents = _front_members(self._reached, combined[: len(self._reached)])
@@ -178,7 +180,8 @@ class _SampledGoal:
         x = encoder.encode(reached)
         # Standardised values: the smoothing of the acquisition function is tuned to unit scale.
         means = torch.stack([item.predict_standardized(x)[0] for item in surrogates], dim=-1).numpy()
-        values = np.hstack([means, _exact(reached, self._exact)])
+        self._log_budget = log_budget
+        values = np.hstack([means, _exact(reached, self._exact, log_budget)])
         reference = _worst_of_front(values)
         reference[len(surrogates) :] = _exact_reference(self._exact, values[:, len(surrogates) :], log_budget)
         self.incumbents = _front_members(reached, values)
@@ -208,15 +211,30 @@ class _SampledGoal:
             return samples
         if X is None:
             raise ValueError("exact values are read off the points, but none were given.")
-        sign = 1.0 if self._exact[0].direction is Direction.MAXIMIZE else -1.0
-        exact = (sign * self._encoder.log_cost(X)).expand(samples.shape[:-1])
+        exact = self._encoder.log_cost(X)
+        if self._exact[0].direction is Direction.MINIMIZE:
+            exact = (-exact).clamp_max(_cheapest_that_counts(self._log_budget))
+        exact = exact.expand(samples.shape[:-1])
         return torch.cat([samples, exact.unsqueeze(-1)], dim=-1)
 
 
-def _exact(items: Sequence[Configured], exact: Sequence[Objective]) -> Array:
-    """All-maximise exact values (n x number of exact objectives)."""
+def _exact(items: Sequence[Configured], exact: Sequence[Objective], log_budget: float) -> Array:
+    """All-maximise exact values (n x number of exact objectives), a minimised cost as far as cheaper is better."""
     rows = [exact_values(item.trainable_parameters, exact) for item in items]
-    return np.array(rows, dtype=np.float64).reshape(len(items), len(exact))
+    values = np.array(rows, dtype=np.float64).reshape(len(items), len(exact))
+    for column, objective in zip(values.T, exact, strict=True):
+        if objective.direction is Direction.MINIMIZE:
+            np.minimum(column, _cheapest_that_counts(log_budget), out=column)
+    return values
+
+
+def _cheapest_that_counts(log_budget: float) -> float:
+    """The all-maximise cost beyond which cheaper is no better: `_DECADES` below the budget.
+
+    On a logarithmic axis every decade weighs the same, so that the search would spend as much on configurations of a
+    few hundred parameters, which hardly differ from training the head alone, as on those that use the budget.
+    """
+    return math.inf if log_budget == math.inf else _DECADES - log_budget
 
 
 def _exact_reference(exact: Sequence[Objective], values: Array, log_budget: float) -> Array:

@@ -198,3 +198,11 @@ def test_a_front_of_one_borrows_its_range_from_all_data() -> None:
     values = np.array([[0.65, -4.0], [0.60, -5.0], [0.55, -4.5]])
     assert _worst_of_front(values) == pytest.approx([0.65 - 0.1 * 0.10, -4.0 - 0.1 * 1.0])
     assert _worst_of_front(values[:1]) == pytest.approx([0.65 - 0.1, -4.0 - 0.1])
+
+
+def test_cheaper_than_a_thirtieth_of_the_budget_is_no_better() -> None:
+    """Otherwise the search chases configurations of a few hundred parameters on the logarithmic axis."""
+    budget = math.log10(227_132)
+    floor = _goal._cheapest_that_counts(budget)
+    assert 10**-floor == pytest.approx(227_132 / 10**1.5)
+    assert _goal._cheapest_that_counts(math.inf) == math.inf

@@ -1,0 +1,26 @@
+from tests.training.toys import job, lora, toy_runner
+
+
+def test_the_score_is_the_last_evaluation_and_never_the_best() -> None:
+    (outcome,) = toy_runner().run([job(lora([0, 1, 2], rate=5e-2), epochs=6)])
+    last = {name: value for name, value in outcome.curve[-1].metrics.items() if name != "train_loss"}
+    assert dict(outcome.measurements[0].metrics) == last
+    assert len(outcome.curve) == 6
+
+
+def test_predictions_are_kept_for_the_report_split_alone_and_give_its_score() -> None:
+    """Oracle: accuracy counted from the predictions."""
+    runner = toy_runner()
+    (outcome,) = runner.run([job(lora([2]), report=True)])
+    search, report = outcome.measurements
+    assert search.predictions is None
+    assert report.predictions is not None
+    targets = runner.task.report.targets
+    assert report.metrics["accuracy"] == (targets == list(report.predictions)).mean()
+    assert {"wall_time_s", "examples_per_s", "tokens_per_s"} <= report.costs.keys()
+
+
+def test_a_run_stopped_early_stands_for_the_epochs_it_finished() -> None:
+    (outcome,) = toy_runner().run([job(lora([2]), epochs=5)], on_point=lambda _, point: point.epoch >= 2)
+    assert outcome.is_stopped_early
+    assert outcome.measurements[0].fidelity.epochs == 2
