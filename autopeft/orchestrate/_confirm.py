@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -176,6 +176,9 @@ def _confirmed(study: Study, task: Task, score: Score) -> list[Confirmed]:
             trial=study.trials[parent], repeats=tuple(repeats), search_mean=float(np.mean(values)), report=None
         )
         interval = score_interval(entry.predictions, targets, score) if len(entry.predictions) else None
+        if interval is not None and study.spec.objectives[0].direction is Direction.MAXIMIZE:
+            # Every metric that is maximised ends at 1: accuracy, F1, and the correlations.
+            interval = replace(interval, high=min(interval.high, 1.0))
         found.append(
             Confirmed(trial=entry.trial, repeats=entry.repeats, search_mean=entry.search_mean, report=interval)
         )

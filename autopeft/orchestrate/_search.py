@@ -98,7 +98,7 @@ def probe_configuration(prepared: PreparedSearch, planned: Sequence[Baseline]) -
 def export_notes(prepared: PreparedSearch) -> tuple[str, ...]:
     """For each module type of the space, the form in which a winner that uses it alone can be exported."""
     notes = {
-        "lora": "a plain LoRA adapter that stock peft loads",
+        "lora": "a plain LoRA adapter that stock peft loads; mixed with modules that can be merged, merged weights",
         "native": "a native peft adapter when it stands alone, else merged weights or our own peft type",
         "merge": "merged weights that stock transformers loads",
         "own": "our own peft type (needs `pip install autopeft` where it is loaded)",

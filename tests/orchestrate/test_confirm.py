@@ -104,3 +104,9 @@ def test_confirmations_are_added_once_and_never_with_the_search_seed() -> None:
     assert {item.draft.seed for item in added} == set(confirmation_seeds(0, 2))
     assert 0 not in confirmation_seeds(0, 2)
     assert enqueue_confirmations(store, study, top=0, seeds=2) == 0
+
+
+def test_the_interval_of_a_score_ends_where_the_metric_does() -> None:
+    study = study_with({1: [(0.78, 0.99), (0.78, 1.0)]})
+    row = summarize(study, ToyTask())["confirmed"][0]  # type: ignore[arg-type]
+    assert row["report_mean"] <= row["report_high"] <= 1.0
