@@ -46,8 +46,7 @@ def test_without_a_terminal_every_event_is_one_line() -> None:
     assert lines == [
         "trial 7 started: ia3 on k of 1 + lora 9 on q,v of 5 + serial_adapter 16 on ffn of 5, lr 0.001",
         "trial 7: accuracy 0.6100, 1,234 parameters, 12.5 s, best 0.6100 (trial 3) [4/48]",
-        "trial 8 started: ia3 on k of 1 + lora 8 on q,v of 4 + lora 9 on q,v of 5 + serial_adapter 16 on ffn of 5, "
-        "lr 0.001",
+        "trial 8 started: ia3 on k of 1 + lora 8-9 on q,v of 4-5 + serial_adapter 16 on ffn of 5, lr 0.001",
         "trial 8 failed (divergence): the loss became nan [5/48]",
         "Confirming [not markup] ...",
     ]

@@ -38,7 +38,7 @@ def test_front_view_marks_recommendation_and_baselines_as_the_plot_does() -> Non
 def test_trial_view_has_words_grid_curve_and_environment() -> None:
     study = full_study()
     text = shown(trial_view(study, study.trials[16]))
-    assert "ia3 on k of 1 + lora 15 on q,v of 4 + lora 16 on q,v of 5" in text
+    assert "ia3 on k of 1 + lora 15-16 on q,v of 4-5" in text
     grid = next(line.split() for line in text.splitlines() if line.startswith("lora q"))
     assert grid == ["lora", "q", "15", "16"]
     assert "Learning curve" in text
