@@ -134,6 +134,8 @@ def baselines(
         if not pairs and method.label != "head only":
             continue
         count = _count(pairs, shapes, module_types)
+        if method.label.endswith("at the budget") and count > budget:
+            continue
         if method.label == "full fine-tuning" and count * _FULL_BYTES_PER_PARAMETER > memory_bytes / 2:
             continue
         for rate in method.learning_rates:

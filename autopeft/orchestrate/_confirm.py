@@ -149,7 +149,9 @@ def headline(
     ratio = recommended.draft.trainable_parameters / max(against.trial.draft.trainable_parameters, 1)
     cost = "" if against.trial.draft.trainable_parameters == 0 else f" at {ratio:.2f} times its parameters"
     if difference.excludes_zero:
-        return f"{scored}: {points} against the best baseline within the budget, {name}{cost}."
+        is_better = (difference.mean > 0) == (study.spec.objectives[0].direction is Direction.MAXIMIZE)
+        verdict = "better" if is_better else "worse"
+        return f"{scored}: {verdict} by {points} than the best baseline within the budget, {name}{cost}."
     return f"{scored}. No difference found against the best baseline within the budget, {name}: {points}{cost}."
 
 

@@ -148,7 +148,6 @@ class SearchLoop:
             if deadline is not None and time.monotonic() > deadline:
                 if missing > 0:
                     self._stopped_early = f"the time limit ended the search after {len(searched)} trials"
-                self._drain(kinds)
                 return
             wanted = min(missing, self._executor.slots - len(waiting))
             if wanted > 0 and not self._ask(sampler, study, wanted):

@@ -12,10 +12,10 @@ from typing import Any
 
 from autopeft.backbones import BackboneDescription, describe_backbone
 from autopeft.configuration import BoundSpace, load_search_space, parse_budget
-from autopeft.exceptions import UnknownNameError
+from autopeft.exceptions import UnknownNameError, UsageError
 from autopeft.modules import MODULES
-from autopeft.objectives import resolve_objectives
-from autopeft.orchestrate._settings import SearchSettings
+from autopeft.objectives import Objective, resolve_objectives
+from autopeft.orchestrate._settings import SearchSettings, parse_share
 from autopeft.samplers import SAMPLERS
 from autopeft.study import Fidelity, StudySpec
 from autopeft.tasks import Task, load_task
@@ -70,8 +70,7 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         train_fraction=settings.train_fraction,
         seed=settings.seed,
     )
-    names = settings.objectives or (next(iter(task.metrics)), "trainable_parameters")
-    objectives = resolve_objectives(names, task.metrics)
+    objectives = _objectives(settings, task)
     fidelity = _fidelity(settings, task)
     training = TrainingSettings(
         batch_size=settings.batch_size, max_tokens=settings.max_tokens, precision=settings.precision
@@ -100,6 +99,22 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         **defining,
     )
     return PreparedSearch(settings=settings, spec=spec, task=task, backbone=backbone, space=space, training=training)
+
+
+def _objectives(settings: SearchSettings, task: Task) -> tuple[Objective, ...]:
+    """What is optimised, a metric of the task first: it is what the recommendation is chosen by.
+
+    Raises:
+        UsageError: If no metric of the task is among them.
+    """
+    names = settings.objectives or (next(iter(task.metrics)), "trainable_parameters")
+    found = resolve_objectives(names, task.metrics)
+    if not any(item.name in task.metrics for item in found):
+        raise UsageError(
+            f"--objective names only costs ({', '.join(names)}), but one metric of task {task.name} is needed: "
+            f"{', '.join(task.metrics)}."
+        )
+    return tuple(sorted(found, key=lambda item: item.name not in task.metrics))
 
 
 def _fidelity(settings: SearchSettings, task: Task) -> Fidelity:
@@ -139,9 +154,10 @@ def resume_command(settings: SearchSettings, extra: tuple[str, ...] = ()) -> str
             for item in value:
                 words += [flag, str(item)]
         elif name == "train_fraction":
-            words += [flag, f"{100 * value:g}%"]
+            share = f"{100 * value:.15g}%"
+            words += [flag, share if parse_share(share) == value else repr(value)]
         else:
-            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [flag, f"{value:.15g}" if isinstance(value, float) else str(value)]
     return shlex.join([*words, *extra])
 
 

@@ -10,6 +10,7 @@ import torch
 
 from autopeft.backbones import Backbone, load_backbone
 from autopeft.configuration import Configuration
+from autopeft.exceptions import StudyMismatchError
 from autopeft.modules import MODULES
 from autopeft.orchestrate._baselines import Baseline, baselines
 from autopeft.orchestrate._events import Plan, Progress
@@ -17,7 +18,7 @@ from autopeft.orchestrate._executor import LocalExecutor
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
 from autopeft.orchestrate._prepare import PreparedSearch, resume_command
 from autopeft.store import TrialStore
-from autopeft.study import TrialState
+from autopeft.study import Study, TrialState
 from autopeft.training import TrialRunner, select_precision
 
 
@@ -28,14 +29,20 @@ def select_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_runner(prepared: PreparedSearch, *, cache_dir: Path) -> TrialRunner:
-    """Load the backbone's weights and make the inner loop resident."""
+def load_runner(prepared: PreparedSearch, *, cache_dir: Path, precision: str | None = None) -> TrialRunner:
+    """Load the backbone's weights and make the inner loop resident.
+
+    Args:
+        prepared: The resolved search.
+        cache_dir: Folder for tokens and hidden states.
+        precision: What a study was begun with; None decides it by the settings.
+    """
     settings = prepared.settings
     device = select_device(settings.device)
     backbone: Backbone = load_backbone(
         settings.backbone,
         n_labels=prepared.task.n_labels,
-        dtype=select_precision(settings.precision, device),
+        dtype=select_precision(precision or settings.precision, device),
         device=device,
         allow_pickle=settings.allow_pickle,
         trust_remote_code=settings.trust_remote_code,
@@ -123,7 +130,8 @@ def run_search(
         InfeasibleError: If no search trial could be measured.
     """
     study = store.ensure_study(prepared.spec)
-    runner = load_runner(prepared, cache_dir=cache_dir)
+    runner = load_runner(prepared, cache_dir=cache_dir, precision=study.attributes.get("precision"))
+    _settle(store, study, runner)
     planned = planned_baselines(prepared)
     n_done = sum(item.state is not TrialState.WAITING for item in study.trials)
     plan = make_plan(prepared, runner, planned, n_done=n_done, store_url=store_url, command_extra=command_extra)
@@ -133,3 +141,20 @@ def run_search(
     executor = LocalExecutor(store, runner, progress, cohort=cohort)
     loop = SearchLoop(prepared, store, executor, progress, baselines=planned)
     return loop.run()
+
+
+def _settle(store: TrialStore, study: Study, runner: TrialRunner) -> None:
+    """Fix with the study's first run what only loading shows: the precision in use and the backbone's weights.
+
+    Raises:
+        StudyMismatchError: If the backbone's weights are others than those the study was begun with.
+    """
+    name, backbone = study.spec.name, runner.backbone
+    begun_with = study.attributes.get("backbone_hash")
+    if begun_with not in (None, backbone.content_hash):
+        raise StudyMismatchError(
+            f"study {name} was begun with other weights of backbone {backbone.name}: content hash "
+            f"{begun_with} there, {backbone.content_hash} here. Restore them, or start another study with --study."
+        )
+    store.set_attribute(name, "backbone_hash", backbone.content_hash)
+    store.set_attribute(name, "precision", str(backbone.dtype).removeprefix("torch."))

@@ -101,7 +101,8 @@ class SearchSettings:
             UsageError: If a key is unknown, a value has the wrong type, or no task is named.
         """
         known = {item.name for item in fields(cls)}
-        given = {str(key).replace("-", "_"): value for key, value in base.items()}
+        given = {str(key).replace("-", "_"): value for key, value in base.items() if value is not None}
+        given = {_FLAG_NAMES.get(key, key): value for key, value in given.items()}
         for key in given:
             if key not in known:
                 raise UnknownNameError("setting", key, known)
@@ -115,6 +116,8 @@ class SearchSettings:
         return replace(self, **changes)
 
 
+#: Flags whose field has another name; a configuration file may use either.
+_FLAG_NAMES = {"time": "time_s", "objective": "objectives", "text_column": "text_columns"}
 _TUPLES = ("objectives", "text_columns")
 _INTEGERS = (
     "trials",
@@ -152,7 +155,7 @@ def _convert(key: str, value: Any) -> Any:
         if key == "data_dir":
             return Path(value).expanduser()
         return str(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"setting {key} cannot be {value!r}.") from error

@@ -7,6 +7,9 @@ import socket
 
 import psutil
 
+#: The system's clock may be corrected while a process lives, and its start time moves with it.
+_CLOCK_SLACK_S = 2
+
 
 def worker_id() -> str:
     """``host:pid:start`` of this process; the start time tells it from a later process with the same pid."""
@@ -18,7 +21,8 @@ def is_dead(worker: str) -> bool:
     host, pid, start = worker.rsplit(":", 2)
     if host != socket.gethostname():
         return False
-    return _start_time(int(pid)) != int(start)
+    now = _start_time(int(pid))
+    return now is None or abs(now - int(start)) > _CLOCK_SLACK_S
 
 
 def _start_time(pid: int) -> int | None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from autopeft.exceptions import BudgetError, UnknownNameError
-from autopeft.orchestrate import SearchSettings, prepare, resume_command
+from autopeft.exceptions import BudgetError, UnknownNameError, UsageError
+from autopeft.orchestrate import SearchSettings, parse_share, prepare, resume_command
 from tests.end_to_end.conftest import write_reviews
 from tests.tiny import tiny_folder
 
@@ -72,3 +72,17 @@ def test_the_resume_command_parses_back_to_the_same_settings(settings: SearchSet
     assert words[words.index("--time") + 1] == "90"
     assert words[-2:] == ["--db", "x.db"]
     assert "--sampler" not in words
+
+
+def test_a_metric_of_the_task_comes_first_whatever_the_order_of_the_flags(settings: SearchSettings) -> None:
+    spec = prepare(settings.with_changes(objectives=("trainable_parameters", "macro_f1"))).spec
+    assert [item.name for item in spec.objectives] == ["macro_f1", "trainable_parameters"]
+    with pytest.raises(UsageError, match="accuracy"):
+        prepare(settings.with_changes(objectives=("wall_time_s",)))
+
+
+def test_the_resume_command_keeps_every_digit(settings: SearchSettings) -> None:
+    share = 1 / 3
+    words = shlex.split(resume_command(settings.with_changes(train_fraction=share, time_s=100000.5)))
+    assert parse_share(words[words.index("--train-fraction") + 1]) == share
+    assert float(words[words.index("--time") + 1]) == 100000.5

@@ -72,3 +72,12 @@ def test_a_study_of_that_name_with_other_settings_is_left_as_it_was(tmp_path: Pa
 def test_a_named_device_is_taken_as_it_is() -> None:
     assert select_device("cpu") == "cpu"
     assert select_device("auto") in ("cpu", "cuda")
+
+
+def test_a_backbone_retrained_in_place_is_noticed(tmp_path: Path) -> None:
+    store = MemoryStore()
+    settings = settings_in(tmp_path, study="mine", baselines=False, confirm_top=0, trials=1)
+    run_search(prepare(settings), store, SilentProgress(), cache_dir=tmp_path / "cache", store_url="memory")
+    tiny_folder(tmp_path / "backbone", "bert", n_layers=2, seed=7)
+    with pytest.raises(StudyMismatchError, match="other weights"):
+        run_search(prepare(settings), store, SilentProgress(), cache_dir=tmp_path / "cache", store_url="memory")

@@ -44,3 +44,12 @@ def test_durations_and_shares() -> None:
     assert [parse_duration(text) for text in ("90s", "10m", "1.5h", "30", 45)] == [90, 600, 5400, 30, 45]
     assert parse_share("2%") == pytest.approx(0.02)
     assert parse_share(0.5) == 0.5
+
+
+def test_a_file_may_spell_settings_as_flags_and_leave_them_empty() -> None:
+    base = {"task": "x", "time": "10m", "objective": ["accuracy"], "text-column": "text", "trials": None}
+    settings = SearchSettings.make(base, {})
+    assert (settings.time_s, settings.objectives, settings.text_columns) == (600, ("accuracy",), ("text",))
+    assert settings.trials == SearchSettings(task="x").trials
+    with pytest.raises(UsageError, match="trials cannot be inf"):
+        SearchSettings.make({"task": "x", "trials": float("inf")}, {})
