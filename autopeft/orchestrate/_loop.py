@@ -189,18 +189,19 @@ class SearchLoop:
         suggestions = sampler.ask(study.trials, n)
         number = len(study.trials)
         space = self._prepared.space
-        for offset, params in enumerate(suggestions):
-            configuration = space.compile(params)
+        for offset, suggestion in enumerate(suggestions):
+            configuration = space.compile(suggestion.params)
             draft = TrialDraft(
                 kind=TrialKind.SEARCH,
                 configuration=configuration,
                 trainable_parameters=space.parameter_count(configuration),
                 fidelity=study.spec.fidelity,
                 seed=study.spec.seed,
-                params=params,
+                params=suggestion.params,
             )
             try:
                 self._store.add_trial(self._name, draft, number=number + offset)
+                self._store.set_note(self._name, number + offset, "suggestion", dict(suggestion.notes))
             except TrialConflictError:
                 # Another process added a trial meanwhile: what it knew, the next suggestion must know too.
                 return True

@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
 
 from autopeft.configuration import OptionValue
 from autopeft.study import Trial
+
+
+class Source(StrEnum):
+    """Where a suggestion comes from. Append only: the values are stored.
+
+    INITIAL: the design that every search begins with.
+    MODEL: a model of the trials so far.
+    SPACE_FILLING: the design again, because no model could be trusted.
+    RANDOM: a uniform draw.
+    """
+
+    INITIAL = "initial"
+    MODEL = "model"
+    SPACE_FILLING = "space_filling"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """A point to evaluate, and why.
+
+    Args:
+        params: Canonical params of the point.
+        notes: JSON-ready facts kept with the trial: ``source`` (a `Source`) always, ``why`` as a sentence for people,
+            and what else the sampler knows.
+    """
+
+    params: Mapping[str, OptionValue]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Source:
+        """Where it comes from; a uniform draw if nothing is noted."""
+        return Source(self.notes.get("source", Source.RANDOM))
 
 
 class Sampler(Protocol):
     """Proposes points of a search space.
 
     A sampler is a function of the trials it is shown, and of the study's seed. It may keep caches, but nothing that
-    changes an answer: a fresh sampler that is shown the same trials says the same. Confirmations are ignored, and so
-    is the order in which trials are given. Proposals compile within the budget; none has the configuration of a search
-    or baseline trial of the study's fidelity and seed, whatever its state, and none repeats another of its batch.
+    changes an answer: a fresh sampler that is shown the same trials says the same, notes included. Confirmations are
+    ignored, and so is the order in which trials are given. Proposals compile within the budget; none has the
+    configuration of a search or baseline trial of the study's fidelity and seed, whatever its state, and none repeats
+    another of its batch.
     """
 
-    def ask(self, trials: Sequence[Trial], n: int) -> list[dict[str, OptionValue]]:
+    def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
         """Propose the next points.
 
         Args:
@@ -26,5 +63,5 @@ class Sampler(Protocol):
             n: How many points are wanted, >= 1.
 
         Returns:
-            n different points (canonical params), fewer only when nothing else in the space is feasible and new.
+            n different points, fewer only when nothing else in the space is feasible and new.
         """

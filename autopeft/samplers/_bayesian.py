@@ -6,8 +6,9 @@ import logging
 import math
 from collections.abc import Sequence
 
-from autopeft.configuration import BoundSpace, OptionValue
+from autopeft.configuration import BoundSpace
 from autopeft.objectives import Objective
+from autopeft.samplers._base import Source, Suggestion
 from autopeft.samplers._design import Design
 from autopeft.samplers._encoding import Encoder
 from autopeft.samplers._goal import Goal, make_goal
@@ -49,26 +50,28 @@ class BayesianSampler:
         self._seed = seed
         self._fidelity = fidelity
 
-    def ask(self, trials: Sequence[Trial], n: int) -> list[dict[str, OptionValue]]:
+    def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
         history = History.of(trials, objectives=self._objectives, seed=self._seed, fidelity=self._fidelity)
         rng = history.generator(self._seed)
         taken = set(history.taken)
-        chosen: list[Point] = []
+        chosen: list[Suggestion] = []
         with reproducible(int(rng.integers(2**31))):
             goal = self._goal(history) if history.n_search + n > N_INITIAL else None
             while len(chosen) < n:
                 index = history.n_search + len(chosen)
                 if goal is None or index < N_INITIAL:
+                    source = Source.INITIAL if index < N_INITIAL else Source.SPACE_FILLING
                     point = self._design.propose(index, rng, taken)
                 else:
+                    source = Source.MODEL
                     point = maximize(goal.score, self._points, incumbents=self._incumbents(goal), rng=rng, taken=taken)
                 if point is None:
                     break
                 if goal is not None:
                     goal.believe([point])
-                chosen.append(point)
+                chosen.append(Suggestion(params=point.params, notes={"source": source.value}))
                 taken.add(point.fingerprint)
-        return [dict(point.params) for point in chosen]
+        return chosen
 
     def _goal(self, history: History) -> Goal | None:
         """The acquisition function given all trials; None, with a word in the log, if there can be none."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from autopeft.configuration import BoundSpace, OptionValue, Parameter
 from autopeft.objectives import Objective
+from autopeft.samplers._base import Source, Suggestion
 from autopeft.samplers._express import Recognizer
 from autopeft.samplers._history import Evidence, History, Observation, exact_values, measured_objectives
 from autopeft.samplers._points import Point, PointSource
@@ -54,7 +55,7 @@ class OptunaSampler:
         self._seed = seed
         self._fidelity = fidelity
 
-    def ask(self, trials: Sequence[Trial], n: int) -> list[dict[str, OptionValue]]:
+    def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
         history = History.of(trials, objectives=self._objectives, seed=self._seed, fidelity=self._fidelity)
         rng = history.generator(self._seed)
         taken = set(history.taken)
@@ -64,8 +65,15 @@ class OptunaSampler:
             while len(chosen) < n and (point := self._propose(study, taken)) is not None:
                 chosen.append(point)
                 taken.add(point.fingerprint)
-        chosen += self._points.fresh(rng, n - len(chosen), taken)
-        return [dict(point.params) for point in chosen]
+        found = [
+            Suggestion(
+                params=point.params, notes={"source": Source.MODEL.value, "why": f"proposed by Optuna ({self._name})"}
+            )
+            for point in chosen
+        ]
+        notes = {"source": Source.RANDOM.value, "why": f"Optuna ({self._name}) proposed nothing feasible and new"}
+        rest = self._points.fresh(rng, n - len(chosen), taken)
+        return found + [Suggestion(params=point.params, notes=notes) for point in rest]
 
     def _propose(self, study: optuna.Study, taken: set[str]) -> Point | None:
         """The study's next feasible and new point; None after too many rejections."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autopeft.configuration import BoundSpace, OptionValue
+from autopeft.configuration import BoundSpace
 from autopeft.objectives import Objective
+from autopeft.samplers._base import Source, Suggestion
 from autopeft.samplers._history import History
 from autopeft.samplers._points import PointSource
 from autopeft.study import Fidelity, Trial
@@ -27,7 +28,7 @@ class RandomSampler:
         self._seed = seed
         self._fidelity = fidelity
 
-    def ask(self, trials: Sequence[Trial], n: int) -> list[dict[str, OptionValue]]:
+    def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
         history = History.of(trials, objectives=self._objectives, seed=self._seed, fidelity=self._fidelity)
         points = self._points.fresh(history.generator(self._seed), n, history.taken)
-        return [dict(point.params) for point in points]
+        return [Suggestion(params=point.params, notes={"source": Source.RANDOM.value}) for point in points]

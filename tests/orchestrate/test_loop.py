@@ -60,6 +60,14 @@ def test_the_same_search_again_trains_nothing_and_more_trials_extend_it() -> Non
     assert len(more.jobs) == 3
 
 
+def test_every_search_trial_says_where_it_came_from() -> None:
+    store = MemoryStore()
+    make_loop(store, ToyRunner(), confirm_top=0, with_baselines=True).run()
+    study = store.load_study("toy-study")
+    assert [item.notes["suggestion"] for item in study.of_kind(TrialKind.SEARCH)] == [{"source": "random"}] * 6
+    assert not any("suggestion" in item.notes for item in study.of_kind(TrialKind.BASELINE))
+
+
 def test_two_runs_give_the_same_trials_and_numbers() -> None:
     def run() -> list[object]:
         store = MemoryStore()

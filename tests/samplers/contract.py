@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from autopeft.configuration import BoundSpace
 from autopeft.exceptions import InfeasibleError
 from autopeft.objectives import Objective
-from autopeft.samplers import Sampler, make_sampler
+from autopeft.samplers import Sampler, Source, Suggestion, make_sampler
 from autopeft.study import Fidelity, Trial, TrialKind, TrialState
 from tests.samplers.problem import (
     ACCURACY,
@@ -44,8 +45,8 @@ def everything(space: BoundSpace) -> set[str]:
     return found
 
 
-def fingerprints(space: BoundSpace, proposals: list) -> list[str]:
-    return [space.compile(params).fingerprint for params in proposals]
+def fingerprints(space: BoundSpace, proposals: list[Suggestion]) -> list[str]:
+    return [space.compile(item.params).fingerprint for item in proposals]
 
 
 def past(problem: Problem, n: int) -> list[Trial]:
@@ -77,7 +78,7 @@ class SamplerContract:
         trials = run(self.make(SMALL), Problem(SMALL, seed=0), 16)
         for n_done in (0, 1, 5, 10, 11, 15):
             proposal = self.make(SMALL).ask(trials[:n_done], 1)
-            assert proposal == [dict(trials[n_done].draft.params)]
+            assert [item.params for item in proposal] == [trials[n_done].draft.params]
 
     def test_the_order_in_which_trials_are_given_does_not_matter(self) -> None:
         trials = past(Problem(SMALL, seed=1), 14)
@@ -98,6 +99,12 @@ class SamplerContract:
     def test_asking_for_more_does_not_change_the_first(self) -> None:
         trials = past(Problem(SMALL, seed=3), 12)
         assert self.make(SMALL).ask(trials, 4)[:1] == self.make(SMALL).ask(trials, 1)
+
+    def test_every_suggestion_says_where_it_comes_from_in_words_that_can_be_stored(self) -> None:
+        for trials in ([], past(Problem(SMALL, seed=3), 12)):
+            for item in self.make(SMALL).ask(trials, 3):
+                assert item.notes["source"] in {source.value for source in Source}
+                assert json.loads(json.dumps(item.notes, allow_nan=False)) == item.notes
 
     def test_global_generators_neither_matter_nor_move(self) -> None:
         trials = past(Problem(SMALL, seed=4), 12)
@@ -183,7 +190,7 @@ class SamplerContract:
         trials = past(Problem(SMALL, seed=8), 13)
         seen = set()
         for i in range(4):
-            params = self.make(SMALL).ask(trials, 1)[0]
+            params = self.make(SMALL).ask(trials, 1)[0].params
             configuration = SMALL.compile(params)
             state = TrialState.RUNNING if i % 2 else TrialState.WAITING
             trials.append(make_trial(len(trials), configuration, SMALL, params=params, state=state))
@@ -214,7 +221,7 @@ class SamplerContract:
             assert space.parameter_count(item.configuration) <= space.budget
         assert {item.draft.params["moving"] for item in trials} == {"static", "lisa", "hft"}
         again = self.make(space).ask(trials[:16], 4)
-        assert again == [dict(item.draft.params) for item in trials[16:]]
+        assert [item.params for item in again] == [item.draft.params for item in trials[16:]]
 
     def baselines(self, space: BoundSpace, problem: Problem) -> list[Trial]:
         from autopeft.configuration import Configuration, ModuleSpec, Site

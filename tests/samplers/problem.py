@@ -231,14 +231,14 @@ def run(sampler: Sampler, problem: Problem, n: int, *, batch: int = 1, seed: int
         proposals = sampler.ask(trials, min(batch, n - len(trials)))
         if not proposals:
             break
-        for params in proposals:
-            configuration = problem.space.compile(params)
+        for item in proposals:
+            configuration = problem.space.compile(item.params)
             trials.append(
                 make_trial(
                     len(trials),
                     configuration,
                     problem.space,
-                    params=params,
+                    params=item.params,
                     values=problem.measure(configuration),
                     seed=seed,
                 )

@@ -29,6 +29,11 @@ def sampler(space=SMALL, *, name: str = "bayesian", objectives=OBJECTIVES, seed:
     return make_sampler(name, space=space, objectives=objectives, seed=seed, fidelity=FIDELITY)
 
 
+def ask(trials, n: int) -> list[dict]:
+    """Params of the suggestions."""
+    return [item.params for item in sampler().ask(trials, n)]
+
+
 def random_trials(space, problem: Problem, n: int) -> list[Trial]:
     return run(sampler(space, name="random"), problem, n, batch=n)
 
@@ -78,19 +83,19 @@ def test_the_surrogate_takes_over_after_the_design() -> None:
         for t in trials
     ]
     # Before, measured values do not matter; afterwards they do.
-    assert sampler().ask(trials[:-1], 1) == sampler().ask(worse[:-1], 1)
-    assert sampler().ask(trials, 1) != sampler().ask(worse, 1)
+    assert ask(trials[:-1], 1) == ask(worse[:-1], 1)
+    assert ask(trials, 1) != ask(worse, 1)
 
 
 def test_a_batch_spreads_out_because_pending_points_are_believed() -> None:
     """A believed point is worth less a second time, so that a batch is not one place three times."""
     problem = Problem(SMALL, seed=1)
     trials = random_trials(SMALL, problem, 20)
-    batch = sampler().ask(trials, 3)
+    batch = ask(trials, 3)
     configuration = SMALL.compile(batch[0])
     pending = make_trial(20, configuration, SMALL, params=batch[0], state=TrialState.RUNNING)
     # A pending trial and the first of a batch are treated alike, but for the generator's seed (one trial more).
-    follow_up = sampler().ask([*trials, pending], 1)[0]
+    follow_up = ask([*trials, pending], 1)[0]
     assert SMALL.compile(follow_up).fingerprint != configuration.fingerprint
     assert len({SMALL.compile(params).placements for params in batch}) > 1
 
@@ -103,7 +108,7 @@ def test_failures_teach() -> None:
         fails = trial.configuration.learning_rate > 4e-3
         changes = {"state": TrialState.FAILED} if fails else {"values": (0.6, 10.0)}
         trials.append(make_trial(trial.number, trial.configuration, SMALL, params=trial.draft.params, **changes))
-    proposed = [SMALL.compile(params).learning_rate for params in sampler().ask(trials, 6)]
+    proposed = [SMALL.compile(params).learning_rate for params in ask(trials, 6)]
     n_failed = sum(trial.state is TrialState.FAILED for trial in trials)
     assert 6 <= n_failed <= 18
     assert sum(rate > 4e-3 for rate in proposed) <= 2
@@ -116,7 +121,7 @@ def test_baselines_teach_as_well() -> None:
     configuration = SMALL.compile(SMALL.sample(np.random.default_rng(5)))
     good = make_trial(14, configuration, SMALL, values=(0.9, 1.0), kind=TrialKind.BASELINE)
     bad = make_trial(14, configuration, SMALL, values=(0.2, 1.0), kind=TrialKind.BASELINE)
-    assert sampler().ask([*trials, good], 1) != sampler().ask([*trials, bad], 1)
+    assert ask([*trials, good], 1) != ask([*trials, bad], 1)
 
 
 def test_what_exceeds_the_budget_teaches_nothing() -> None:
@@ -135,7 +140,7 @@ def test_what_exceeds_the_budget_teaches_nothing() -> None:
     )
     baseline = make_trial(14, big, unbounded, values=(0.99, 1.0), kind=TrialKind.BASELINE)
     assert baseline.draft.trainable_parameters > SMALL.budget
-    assert sampler().ask([*trials, baseline], 1) == sampler().ask(trials, 1)
+    assert ask([*trials, baseline], 1) == ask(trials, 1)
 
 
 @pytest.mark.parametrize("objectives", [(ACCURACY, SECONDS), (ACCURACY, SECONDS, PARAMETERS), (SECONDS,)])
@@ -164,10 +169,10 @@ def test_a_failed_fit_falls_back_visibly(caplog: pytest.LogCaptureFixture, monke
 
     trials = random_trials(SMALL, Problem(SMALL, seed=0), N_INITIAL)
     with caplog.at_level(logging.WARNING, logger="autopeft"):
-        fitted = sampler().ask(trials, 2)
+        fitted = ask(trials, 2)
         assert caplog.text == ""
         monkeypatch.setattr(_bayesian, "make_goal", fail)
-        fallback = sampler().ask(trials, 2)
+        fallback = ask(trials, 2)
     assert "Proposing space-filling points: the matrix is singular" in caplog.text
     assert len(fallback) == 2
     assert fallback != fitted
@@ -177,5 +182,5 @@ def test_the_default_space_is_searched_within_its_budget() -> None:
     space = default_space()
     problem = Problem(space, seed=1)
     trials = random_trials(space, problem, 15)
-    for params in sampler(space).ask(trials, 3):
-        assert space.parameter_count(space.compile(params)) <= BUDGET
+    for item in sampler(space).ask(trials, 3):
+        assert space.parameter_count(space.compile(item.params)) <= BUDGET

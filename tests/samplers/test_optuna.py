@@ -111,7 +111,7 @@ def test_tpe_learns(trials: list) -> None:
     uniform = make_sampler("random", space=SPACE, objectives=(ACCURACY,), seed=0, fidelity=FIDELITY)
 
     def mean_error(proposals: list) -> float:
-        return sum(abs(SPACE.compile(params).learning_rate - 2e-3) for params in proposals) / len(proposals)
+        return sum(abs(SPACE.compile(item.params).learning_rate - 2e-3) for item in proposals) / len(proposals)
 
     assert mean_error(sampler.ask(taught, 12)) < 0.7 * mean_error(uniform.ask(taught, 12))
 
