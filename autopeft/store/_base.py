@@ -12,10 +12,12 @@ or whose worker is known to be dead, is ended by `release_expired`: the trial is
 attempts. An expired lease that nobody ended still belongs to its holder, so a laptop that slept loses nothing.
 
 **Ownership.** A RUNNING trial is written by its lease's holder alone; everyone else gets `TrialConflictError`. A
-finished trial never changes, apart from its notes. Nothing is ever deleted.
+finished trial never changes, apart from its notes, unless it is PRUNED and `continue_trial` makes it WAITING again:
+what was measured stays and is added to. Nothing is ever deleted.
 
-**Missing is missing.** A measurement exists only for COMPLETE and PRUNED trials, a failure only for FAILED ones, and a
-metric that was not measured is absent; non-finite numbers are refused with `ValueError`.
+**Missing is missing.** A measurement at a run's end exists only for COMPLETE trials, one at a rung only for trials that
+are or were PRUNED, a failure only for FAILED ones, and a metric that was not measured is absent; non-finite numbers are
+refused with `ValueError`.
 """
 
 from __future__ import annotations
@@ -218,7 +220,8 @@ class TrialStore(Protocol):
             study_name: Study of the trial.
             number: Number of the trial.
             worker: Who holds it.
-            measurements: At least one if COMPLETE; at most one per split, fidelity and seed.
+            measurements: Of its end if COMPLETE, at least one; of a rung if PRUNED. At most one per split, fidelity,
+                seed and rung over the trial's life.
             state: COMPLETE, or PRUNED if it was stopped early.
 
         Raises:
@@ -234,6 +237,15 @@ class TrialStore(Protocol):
         Raises:
             NotFoundError: If there is no such study or trial.
             TrialConflictError: If the worker does not hold the trial any more; nothing is stored.
+        """
+        ...
+
+    def continue_trial(self, study_name: str, number: int) -> Trial:
+        """Make a PRUNED trial WAITING again, with its measurements, and no attempts counted.
+
+        Raises:
+            NotFoundError: If there is no such study or trial.
+            TrialConflictError: If it is not PRUNED; nothing changes.
         """
         ...
 

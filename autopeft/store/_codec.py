@@ -104,18 +104,24 @@ def check_point(point: CurvePoint) -> None:
 
 
 def encode_curve(curve: Sequence[CurvePoint]) -> str:
-    """A learning curve as JSON text: [[step, epoch, wall_time_s, metrics], ...]."""
+    """A learning curve as JSON text: [[step, epoch, wall_time_s, metrics], ...], n_examples behind if it is known."""
     for point in curve:
         check_point(point)
-    rows = [[point.step, point.epoch, point.wall_time_s, dict(point.metrics)] for point in curve]
+    rows = [
+        [point.step, point.epoch, point.wall_time_s, dict(point.metrics)]
+        + ([] if point.n_examples is None else [point.n_examples])
+        for point in curve
+    ]
     return to_json(rows, "the learning curve")
 
 
 def decode_curve(text: str) -> tuple[CurvePoint, ...]:
     """Inverse of `encode_curve`."""
     return tuple(
-        CurvePoint(step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=metrics)
-        for step, epoch, wall_time_s, metrics in json.loads(text)
+        CurvePoint(
+            step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=metrics, n_examples=rest[0] if rest else None
+        )
+        for step, epoch, wall_time_s, metrics, *rest in json.loads(text)
     )
 
 
@@ -155,20 +161,28 @@ def decode_predictions(data: bytes | None) -> tuple[float, ...] | None:
     return tuple(map(float, values))
 
 
-def check_completion(state: TrialState, measurements: Sequence[Measurement]) -> None:
-    """Refuse what cannot be the end of a trial.
+def check_completion(
+    state: TrialState, measurements: Sequence[Measurement], earlier: Sequence[Measurement] = ()
+) -> None:
+    """Refuse what cannot be the end of a trial that has some measurements from when it was pruned.
 
     Raises:
-        ValueError: If the state is not COMPLETE or PRUNED, a COMPLETE trial has no measurement, or two measurements
-            have the same split, fidelity and seed.
+        ValueError: If the state is not COMPLETE or PRUNED, a COMPLETE trial has no measurement or one at a rung, a
+            PRUNED trial one that is at no rung, or two measurements have the same split, fidelity, seed and rung.
     """
     if state not in (TrialState.COMPLETE, TrialState.PRUNED):
         raise ValueError(f"a trial completes as COMPLETE or PRUNED, but got {state}; use fail_trial for a failure.")
     if state is TrialState.COMPLETE and not measurements:
         raise ValueError("a COMPLETE trial has at least one measurement, but got none.")
-    keys = [(item.split, item.fidelity, item.seed) for item in measurements]
+    for item in measurements:
+        if (item.rung is None) != (state is TrialState.COMPLETE):
+            where = "at its end" if item.rung is None else f"at step {item.rung.step} of {item.rung.n_steps}"
+            raise ValueError(
+                f"a COMPLETE trial is measured at its end and a PRUNED one at a rung, but got one {where}."
+            )
+    keys = [(item.split, item.fidelity, item.seed, item.rung and item.rung.step) for item in (*earlier, *measurements)]
     if len(set(keys)) < len(keys):
-        raise ValueError(f"measurements must differ in split, fidelity or seed, but got {keys}.")
+        raise ValueError(f"measurements must differ in split, fidelity or seed, or in their rung, but got {keys}.")
 
 
 def normalized_measurement(measurement: Measurement) -> Measurement:

@@ -28,6 +28,7 @@ from autopeft.store._messages import (
     identity_taken,
     lost_worker,
     not_held,
+    not_pruned,
     number_taken,
     study_exists,
     study_mismatch,
@@ -202,7 +203,9 @@ class MemoryStore:
         kept = tuple(normalized_measurement(item) for item in measurements)
         with self._lock:
             trial = self._held(study_name, number, worker)
+            check_completion(state, kept, trial.measurements)
             self._record(study_name).leases.pop(number)
+            kept = (*trial.measurements, *kept)
             return self._put(study_name, replace(trial, state=state, measurements=kept, finished_at=self._clock()))
 
     def fail_trial(self, study_name: str, number: int, worker: str, failure: Failure) -> Trial:
@@ -212,6 +215,16 @@ class MemoryStore:
             return self._put(
                 study_name,
                 replace(trial, state=TrialState.FAILED, failure=failure, finished_at=self._clock()),
+            )
+
+    def continue_trial(self, study_name: str, number: int) -> Trial:
+        with self._lock:
+            trial = self._trial(study_name, number)
+            if trial.state is not TrialState.PRUNED:
+                raise not_pruned(study_name, number, trial.state)
+            return self._put(
+                study_name,
+                replace(trial, state=TrialState.WAITING, attempts=0, started_at=None, finished_at=None),
             )
 
     def release_trial(self, study_name: str, number: int, worker: str) -> None:

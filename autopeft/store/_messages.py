@@ -64,6 +64,11 @@ def not_held(study_name: str, number: int, worker: str, state: TrialState, holde
     return TrialConflictError(f"worker {worker!r} does not hold trial {number} of study {study_name!r}, which {now}.")
 
 
+def not_pruned(study_name: str, number: int, state: TrialState) -> TrialConflictError:
+    """Only a pruned trial can be continued; perhaps another process was faster."""
+    return TrialConflictError(f"trial {number} of study {study_name!r} is {state}; only a PRUNED one can be continued.")
+
+
 def lost_worker(worker: str, attempts: int) -> Failure:
     """The failure of a trial whose workers were lost too often."""
     times = "once" if attempts == 1 else f"{attempts} times"

@@ -117,13 +117,32 @@ class TrialRow(Base):
 
 
 class MeasurementRow(Base):
-    """A measurement; a metric or cost that was not measured has no key in the JSON text."""
+    """A measurement; a metric or cost that was not measured has no key in the JSON text.
+
+    The rung is NULL at the end of the run.
+    """
 
     __tablename__ = "measurements"
     __table_args__ = (
-        UniqueConstraint("trial_id", "split", "train_examples", "epochs", "seed", name="uq_measurements_identity"),
+        UniqueConstraint(
+            "trial_id", "split", "train_examples", "epochs", "seed", "rung_step", name="uq_measurements_identity"
+        ),
+        # NULLs are all different to a unique constraint; there is one measurement at a run's end.
+        Index(
+            "uq_measurements_end",
+            "trial_id",
+            "split",
+            "train_examples",
+            "epochs",
+            "seed",
+            unique=True,
+            sqlite_where=text("rung_step IS NULL"),
+            postgresql_where=text("rung_step IS NULL"),
+        ),
         CheckConstraint("split IN ('search', 'report')", name="split"),
         CheckConstraint("train_examples >= 1 AND epochs >= 1", name="fidelity"),
+        CheckConstraint("(rung_step IS NULL) = (rung_n_steps IS NULL)", name="rung"),
+        CheckConstraint("rung_step >= 1 AND rung_step < rung_n_steps", name="rung_step"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -137,6 +156,9 @@ class MeasurementRow(Base):
     environment: Mapped[str] = mapped_column(Text)
     curve: Mapped[str] = mapped_column(Text)
     predictions: Mapped[bytes | None] = mapped_column(LargeBinary)
+    rung_step: Mapped[int | None] = mapped_column(BigInteger)
+    rung_n_steps: Mapped[int | None] = mapped_column(BigInteger)
+    rung_examples: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class LeaseRow(Base):
@@ -178,3 +200,4 @@ class CurvePointRow(Base):
     epoch: Mapped[float]
     wall_time_s: Mapped[float]
     metrics: Mapped[str] = mapped_column(Text)
+    n_examples: Mapped[int | None] = mapped_column(BigInteger)

@@ -19,7 +19,7 @@ from autopeft.store._codec import (
     to_json,
 )
 from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
-from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Trial, TrialDraft, TrialKind, TrialState
+from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Rung, Trial, TrialDraft, TrialKind, TrialState
 
 _Statement = Select[*tuple[Any, ...]]
 _TRIAL_COLUMNS = [item for item in TrialRow.__table__.columns if item.name != "study_id"]
@@ -107,18 +107,24 @@ def _read_curves(connection: Connection, study_id: int, number: int | None) -> d
             CurvePointRow.epoch,
             CurvePointRow.wall_time_s,
             CurvePointRow.metrics,
+            CurvePointRow.n_examples,
         )
         .join(latest, latest.c.id == CurvePointRow.lease_id)
         .order_by(CurvePointRow.lease_id, CurvePointRow.step)
     )
     curves: dict[int, list[CurvePoint]] = {}
-    for trial_id, step, epoch, wall_time_s, metrics in connection.execute(points):
-        point = CurvePoint(step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=json.loads(metrics))
+    for trial_id, step, epoch, wall_time_s, metrics, n_examples in connection.execute(points):
+        point = CurvePoint(
+            step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=json.loads(metrics), n_examples=n_examples
+        )
         curves.setdefault(trial_id, []).append(point)
     return curves
 
 
 def _measurement(row: Row[Any]) -> Measurement:
+    rung = None
+    if row.rung_step is not None:
+        rung = Rung(step=row.rung_step, n_steps=row.rung_n_steps, n_examples=row.rung_examples)
     return Measurement(
         split=row.split,
         fidelity=Fidelity(train_examples=row.train_examples, epochs=row.epochs),
@@ -128,6 +134,7 @@ def _measurement(row: Row[Any]) -> Measurement:
         environment=json.loads(row.environment),
         curve=decode_curve(row.curve),
         predictions=decode_predictions(row.predictions),
+        rung=rung,
     )
 
 
@@ -191,6 +198,7 @@ def failure_values(failure: Failure) -> dict[str, Any]:
 
 def measurement_values(measurement: Measurement) -> dict[str, Any]:
     """Columns of a measurement, its trial apart."""
+    rung = measurement.rung
     return {
         "split": measurement.split,
         "train_examples": int(measurement.fidelity.train_examples),
@@ -201,4 +209,7 @@ def measurement_values(measurement: Measurement) -> dict[str, Any]:
         "environment": to_json(dict(measurement.environment), "environment"),
         "curve": encode_curve(measurement.curve),
         "predictions": encode_predictions(measurement.predictions),
+        "rung_step": None if rung is None else int(rung.step),
+        "rung_n_steps": None if rung is None else int(rung.n_steps),
+        "rung_examples": None if rung is None or rung.n_examples is None else int(rung.n_examples),
     }

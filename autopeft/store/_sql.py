@@ -249,6 +249,7 @@ class SqlStore:
             "epoch": float(point.epoch),
             "wall_time_s": float(point.wall_time_s),
             "metrics": to_json(dict(point.metrics), "metrics"),
+            "n_examples": None if point.n_examples is None else int(point.n_examples),
         }
         key = {"step": int(point.step)}
         with self._writing() as connection:
@@ -269,6 +270,7 @@ class SqlStore:
         rows = [measurement_values(item) for item in measurements]
         with self._writing() as connection:
             held = self._held(connection, study_name, number, worker)
+            check_completion(state, measurements, self._load_trial(connection, study_name, number).measurements)
             if rows:
                 connection.execute(insert(MeasurementRow), [{"trial_id": held.trial_id, **row} for row in rows])
             self._finish(connection, held, state=state.value)
@@ -279,6 +281,20 @@ class SqlStore:
             held = self._held(connection, study_name, number, worker)
             self._finish(connection, held, **failure_values(failure))
             return self._load_trial(connection, study_name, number)
+
+    def continue_trial(self, study_name: str, number: int) -> Trial:
+        with self._writing() as connection:
+            study_id = self._study_id(connection, study_name)
+            found = connection.execute(
+                update(TrialRow)
+                .where(TrialRow.study_id == study_id, TrialRow.number == number)
+                .where(TrialRow.state == TrialState.PRUNED.value)
+                .values(state=TrialState.WAITING.value, attempts=0, started_at=None, finished_at=None)
+            )
+            trial = self._load_trial(connection, study_name, number)
+            if found.rowcount == 0:
+                raise messages.not_pruned(study_name, number, trial.state)
+            return trial
 
     def release_trial(self, study_name: str, number: int, worker: str) -> None:
         with self._writing() as connection:

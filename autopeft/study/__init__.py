@@ -1,7 +1,7 @@
 """What was asked and what happened: measurements, trials, studies, fronts. No torch."""
 
 from autopeft.study._front import Front
-from autopeft.study._measurement import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Fidelity, Measurement
+from autopeft.study._measurement import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Fidelity, Measurement, Rung
 from autopeft.study._selection import (
     best_baseline,
     best_of,
@@ -22,6 +22,7 @@ __all__ = [
     "Fidelity",
     "Front",
     "Measurement",
+    "Rung",
     "Study",
     "StudySpec",
     "Trial",

@@ -40,12 +40,41 @@ class CurvePoint:
         epoch: Epochs done, possibly fractional.
         metrics: Metrics on the search split, and ``train_loss``.
         wall_time_s: Training time so far, in seconds.
+        n_examples: Examples of the search split behind the metrics, the same ones in every run of a study; None for
+            all of them.
     """
 
     step: int
     epoch: float
     metrics: Mapping[str, float]
     wall_time_s: float
+    n_examples: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """How far a run had come when it was measured, where that is not its end.
+
+    Args:
+        step: Optimizer steps done, in [1, n_steps).
+        n_steps: Steps of the whole run.
+        n_examples: Examples of the search split behind the metrics; None for all of them.
+    """
+
+    step: int
+    n_steps: int
+    n_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.step < self.n_steps:
+            raise ValueError(f"`1 <= step < n_steps` must hold, but got {self}.")
+        if self.n_examples is not None and self.n_examples < 1:
+            raise ValueError(f"`n_examples >= 1` must hold, but got {self}.")
+
+    @property
+    def share(self) -> float:
+        """Of the run's steps, in (0, 1)."""
+        return self.step / self.n_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +90,7 @@ class Measurement:
         environment: Versions, device, precision and content hashes: where the numbers come from.
         curve: Learning curve of the run, by step.
         predictions: One prediction per example of the split (class index, or the regression value); None if not kept.
+        rung: How far the run had come, if it was stopped before the fidelity's end; None at the end.
     """
 
     split: str
@@ -71,6 +101,7 @@ class Measurement:
     environment: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     predictions: tuple[float, ...] | None = None
+    rung: Rung | None = None
 
     def __post_init__(self) -> None:
         if self.split not in (SEARCH_SPLIT, REPORT_SPLIT):

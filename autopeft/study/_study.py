@@ -27,6 +27,8 @@ class StudySpec:
         fidelity: Full fidelity of a search trial.
         training: Training settings shared by all trials, JSON-ready: batch size, maximum tokens, precision.
         seed: Seed of the study.
+        pruner: Key of `autopeft.pruners.PRUNERS`: what stops search trials early.
+        confirm_fidelity: Fidelity of confirmations, if the search's is lower; None for the same.
     """
 
     name: str
@@ -40,6 +42,8 @@ class StudySpec:
     fidelity: Fidelity
     training: Mapping[str, Any]
     seed: int
+    pruner: str = "none"
+    confirm_fidelity: Fidelity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; `from_dict` is its inverse."""
@@ -63,6 +67,8 @@ class StudySpec:
             "fidelity": self.fidelity.to_dict(),
             "training": dict(self.training),
             "seed": self.seed,
+            "pruner": self.pruner,
+            "confirm_fidelity": None if self.confirm_fidelity is None else self.confirm_fidelity.to_dict(),
         }
 
     @classmethod
@@ -71,7 +77,13 @@ class StudySpec:
         objectives = tuple(
             Objective(**{**item, "direction": Direction(item["direction"])}) for item in data["objectives"]
         )
-        return cls(**{**data, "objectives": objectives, "fidelity": Fidelity(**data["fidelity"])})
+        confirm = data.get("confirm_fidelity")
+        changed = {
+            "objectives": objectives,
+            "fidelity": Fidelity(**data["fidelity"]),
+            "confirm_fidelity": None if confirm is None else Fidelity(**confirm),
+        }
+        return cls(**{**data, **changed})
 
     def differences(self, other: StudySpec) -> list[str]:
         """What differs from another spec, one sentence each: ``"budget: 227131 here, 454263 there"``."""

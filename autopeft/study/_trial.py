@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from autopeft.configuration import Configuration, OptionValue
-from autopeft.study._measurement import SEARCH_SPLIT, CurvePoint, Fidelity, Measurement
+from autopeft.study._measurement import SEARCH_SPLIT, CurvePoint, Fidelity, Measurement, Rung
 
 
 class TrialState(StrEnum):
@@ -91,10 +92,11 @@ class Trial:
         number: Position in the study, from 0, without gaps, in order of creation over all kinds.
         draft: What was asked for.
         state: Where it is in its life.
-        measurements: What was measured; empty unless COMPLETE or PRUNED.
+        measurements: What was measured: at its end if COMPLETE, at the rungs where it was stopped (`Measurement.rung`)
+            if PRUNED. A pruned trial that is continued keeps them.
         curve: Learning curve reported so far, also of unfinished and failed trials.
         failure: Why it FAILED; None in every other state.
-        attempts: How often a worker has claimed it.
+        attempts: How often a worker has claimed it since it was added or continued.
         worker: Who claimed it last; None before the first claim.
     """
 
@@ -120,11 +122,25 @@ class Trial:
         return self.draft.configuration
 
     def measurement(self, split: str = SEARCH_SPLIT) -> Measurement | None:
-        """The measurement on a split; None if there is none."""
-        return next((item for item in self.measurements if item.split == split), None)
+        """The measurement on a split: at the run's end, else at the last rung it was stopped at; None if none."""
+        found = [item for item in self.measurements if item.split == split]
+        return max(found, key=lambda item: math.inf if item.rung is None else item.rung.step, default=None)
+
+    @property
+    def rung(self) -> Rung | None:
+        """Where a PRUNED trial was stopped, which is what `value` then stands for; None for every other trial."""
+        found = self.measurement() if self.state is TrialState.PRUNED else None
+        return None if found is None else found.rung
+
+    def point(self, step: int) -> CurvePoint | None:
+        """The learning curve's point at a step; None if there is none."""
+        return next((item for item in self.curve if item.step == step), None)
 
     def value(self, name: str, split: str = SEARCH_SPLIT) -> float | None:
-        """Natural value of an objective; known for every trial if exact, None if not measured."""
+        """Natural value of an objective; known for every trial if exact, None if not measured.
+
+        Of a PRUNED trial it is the value at its rung: less training, and often fewer examples, than others' (`rung`).
+        """
         if name == "trainable_parameters":
             return float(self.draft.trainable_parameters)
         found = self.measurement(split)

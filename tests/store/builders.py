@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,10 +15,12 @@ from autopeft.study import (
     Failure,
     Fidelity,
     Measurement,
+    Rung,
     StudySpec,
     Trial,
     TrialDraft,
     TrialKind,
+    TrialState,
 )
 
 FIDELITY = Fidelity(train_examples=100, epochs=2)
@@ -93,6 +96,11 @@ def make_measurement(accuracy: float = 0.6, *, split: str = SEARCH_SPLIT, seed: 
         curve=(make_point(1), make_point(2)),
         predictions=(0.0, 1.0, 2.0, 1.0),
     )
+
+
+def ended(measurement: Measurement, state: TrialState) -> Measurement:
+    """The measurement as a trial in this state has it: at its end, or at a rung."""
+    return replace(measurement, rung=Rung(step=3, n_steps=9) if state is TrialState.PRUNED else None)
 
 
 def claimed(store: TrialStore, study: str, worker: str = "w", **draft: Any) -> Trial:

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from autopeft.exceptions import TrialConflictError
+from autopeft.exceptions import NotFoundError, TrialConflictError
 from autopeft.store import LOST_WORKER, TrialStore
 from autopeft.study import (
     REPORT_SPLIT,
     CurvePoint,
     Failure,
+    Rung,
     TrialState,
 )
-from tests.store.builders import FAILURE, FakeClock, claimed, make_draft, make_measurement, make_point
+from tests.store.builders import FAILURE, FakeClock, claimed, ended, make_draft, make_measurement, make_point
 
 
 class LeaseContract:
@@ -151,6 +152,7 @@ class LeaseContract:
             make_measurement(1 / 3, seed=1),
             replace(make_measurement(0.1), predictions=None, curve=(), environment={}),
         ]
+        given_ = [ended(item, state) for item in given_]
         trial = store.complete_trial(study, 0, "w", given_, state)
         assert trial.measurements == tuple(given_)
         assert (trial.state, trial.started_at, trial.finished_at, trial.failure) == (state, started, now, None)
@@ -167,6 +169,65 @@ class LeaseContract:
         claimed(store, study)
         with pytest.raises(ValueError, match="COMPLETE or PRUNED"):
             store.complete_trial(study, 0, "w", [make_measurement()], state)
+
+    def test_complete_is_measured_at_the_end_and_pruned_at_a_rung(self, store: TrialStore, study: str) -> None:
+        claimed(store, study)
+        for state, other in ((TrialState.COMPLETE, TrialState.PRUNED), (TrialState.PRUNED, TrialState.COMPLETE)):
+            with pytest.raises(ValueError, match="COMPLETE trial is measured at its end and a PRUNED one at a rung"):
+                store.complete_trial(study, 0, "w", [ended(make_measurement(), other)], state)
+        assert store.load_trial(study, 0).state is TrialState.RUNNING
+
+    def test_pruned_trial_is_continued_and_keeps_what_was_measured(
+        self, store: TrialStore, study: str, clock: FakeClock
+    ) -> None:
+        early, late, end = (
+            replace(make_measurement(value), rung=rung)
+            for value, rung in (
+                (0.1, Rung(step=1, n_steps=9)),
+                (0.2, Rung(step=3, n_steps=9, n_examples=64)),
+                (0.3, None),
+            )
+        )
+        claimed(store, study)
+        store.complete_trial(study, 0, "w", [early], TrialState.PRUNED)
+        assert store.load_trial(study, 0).rung == early.rung
+        waiting = store.continue_trial(study, 0)
+        assert (waiting.state, waiting.attempts, waiting.started_at, waiting.finished_at) == (
+            TrialState.WAITING, 0, None, None,
+        )  # fmt: skip
+        with pytest.raises(TrialConflictError, match="trial 0 of study 's' is WAITING; only a PRUNED one"):
+            store.continue_trial(study, 0)
+        store.claim_trial(study, "w", lease_s=60)
+        with pytest.raises(ValueError, match="must differ in split, fidelity or seed, or in their rung"):
+            store.complete_trial(study, 0, "w", [early], TrialState.PRUNED)
+        store.complete_trial(study, 0, "w", [late], TrialState.PRUNED)
+        store.continue_trial(study, 0)
+        store.claim_trial(study, "w", lease_s=60)
+        trial = store.complete_trial(study, 0, "w", [end])
+        assert trial.measurements == (early, late, end)
+        assert (trial.measurement(), trial.rung, trial.value("accuracy")) == (end, None, 0.3)
+        assert store.load_study(study).trials == (trial,)
+
+    def test_only_a_trial_that_is_there_and_pruned_is_continued(self, store: TrialStore, study: str) -> None:
+        with pytest.raises(NotFoundError, match="no trial 0"):
+            store.continue_trial(study, 0)
+        claimed(store, study)
+        for state in (TrialState.RUNNING, TrialState.COMPLETE):
+            if state is TrialState.COMPLETE:
+                store.complete_trial(study, 0, "w", [make_measurement()])
+            before = store.load_trial(study, 0)
+            with pytest.raises(TrialConflictError, match=f"is {state}"):
+                store.continue_trial(study, 0)
+            assert store.load_trial(study, 0) == before
+
+    def test_point_of_part_of_the_split_says_so(self, store: TrialStore, study: str) -> None:
+        claimed(store, study)
+        points = (replace(make_point(1), n_examples=64), make_point(2))
+        for point in points:
+            store.add_point(study, 0, "w", point)
+        assert store.load_trial(study, 0).curve == points
+        measurement = replace(make_measurement(), curve=points)
+        assert store.complete_trial(study, 0, "w", [measurement]).measurements == (measurement,)
 
     def test_repeated_measurements_are_refused_whole(self, store: TrialStore, study: str) -> None:
         claimed(store, study)

@@ -17,7 +17,7 @@ from autopeft.study import (
     TrialKind,
     TrialState,
 )
-from tests.store.builders import FAILURE, FakeClock, make_draft, make_measurement, make_spec
+from tests.store.builders import FAILURE, FakeClock, ended, make_draft, make_measurement, make_spec
 
 
 class TrialContract:
@@ -56,7 +56,7 @@ class TrialContract:
         if state is not TrialState.WAITING:
             store.claim_trial(study, "w", lease_s=60)
         if state in (TrialState.COMPLETE, TrialState.PRUNED):
-            store.complete_trial(study, 0, "w", [make_measurement()], state)
+            store.complete_trial(study, 0, "w", [ended(make_measurement(), state)], state)
         if state is TrialState.FAILED:
             store.fail_trial(study, 0, "w", FAILURE)
         assert store.load_trial(study, 0).state is state

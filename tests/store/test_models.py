@@ -47,6 +47,8 @@ FORBIDDEN = [
         "INSERT INTO measurements (trial_id, split, train_examples, epochs, seed, metrics, costs, environment, curve) "
         "SELECT trial_id, split, train_examples, epochs, seed, metrics, costs, environment, curve FROM measurements",
     ),
+    ("ck_measurements_rung", "UPDATE measurements SET rung_n_steps = 9"),
+    ("ck_measurements_rung_step", "UPDATE measurements SET rung_step = 9, rung_n_steps = 9"),
     ("NOT NULL", "UPDATE measurements SET metrics = NULL"),
     ("ck_leases_outcome", "UPDATE leases SET outcome = 'gone' WHERE outcome IS NOT NULL"),
     ("ck_leases_ended", "UPDATE leases SET outcome = NULL WHERE outcome IS NOT NULL"),

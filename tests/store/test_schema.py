@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,24 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from autopeft.exceptions import StoreError
 from autopeft.store import SqlStore, _schema, upgrade
 from autopeft.store._models import Base
-from tests.store.builders import make_draft, make_spec
+from autopeft.study import Rung, TrialState
+from tests.store.builders import claimed, make_draft, make_measurement, make_point, make_spec
 from tests.store.conftest import Cluster, execute
 
 NEXT_MIGRATION = '''
 """A migration of the future."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
 def upgrade():
     op.add_column("trials", sa.Column("color", sa.Text(), nullable=True))
     op.execute("UPDATE trials SET color = 'blue'")
     {then}
 '''
+
+
+#: What the newest migration is really.
+HEAD = _schema.HEAD
 
 
 def sqlite_schema(path: Path) -> set[str]:
@@ -44,7 +50,9 @@ def sqlite_schema(path: Path) -> set[str]:
     statements = set()
     for (sql,) in rows:
         if _schema.VERSION_TABLE not in sql:
-            lines = [re.sub(r"\s+", " ", line).strip(" ,") for line in sql.split("\n")]
+            # A table that was copied and renamed has its name in quotes.
+            plain = re.sub(r'^CREATE TABLE "(\w+)"', r"CREATE TABLE \1", sql)
+            lines = [re.sub(r"\s+", " ", line).strip(" ,") for line in plain.split("\n")]
             statements.add("\n".join(sorted(line for line in lines if line)))
     return statements
 
@@ -61,9 +69,9 @@ def future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         made.set_main_option("path_separator", "os")
         return made
 
-    monkeypatch.setattr(_schema, "HEAD", "0002")
+    monkeypatch.setattr(_schema, "HEAD", "9999")
     monkeypatch.setattr(_schema, "alembic_config", config)
-    return scripts / "versions" / "v0002_color.py"
+    return scripts / "versions" / "v9999_color.py"
 
 
 def test_head_is_the_newest_migration_and_history_is_a_line() -> None:
@@ -107,6 +115,29 @@ def test_migrated_schema_is_the_models_on_postgres(cluster: Cluster) -> None:
     assert len(found[0]) > 25
 
 
+def test_rungs_are_added_to_a_database_of_the_first_schema(tmp_path: Path) -> None:
+    """Oracle: the study as it was before its database was taken back to the first schema."""
+    path = tmp_path / "a.db"
+    with SqlStore(path) as store:
+        store.create_study(make_spec())
+        claimed(store, "s", rank=1)
+        store.add_point("s", 0, "w", make_point(1))
+        store.complete_trial("s", 0, "w", [make_measurement()])
+        claimed(store, "s", rank=2)
+        before = store.load_study("s")
+        stopped = replace(make_measurement(), rung=Rung(step=1, n_steps=9))
+        store.complete_trial("s", 1, "w", [stopped], TrialState.PRUNED)
+        with store._write_engine.begin() as connection:
+            command.downgrade(_schema.alembic_config(connection), "0001")
+    with pytest.raises(StoreError, match="schema 0001 of an older autopeft"):
+        SqlStore(path)
+    assert upgrade(path) == ("0001", HEAD)
+    with SqlStore(path) as store:
+        after = store.load_study("s")
+        assert after.trials[0] == before.trials[0]
+        assert (after.trials[1].state, after.trials[1].measurements) == (TrialState.PRUNED, ())
+
+
 def test_downgrade_takes_everything_away(tmp_path: Path) -> None:
     with SqlStore(tmp_path / "a.db") as store, store._write_engine.begin() as connection:
         command.downgrade(_schema.alembic_config(connection), "base")
@@ -119,11 +150,11 @@ def test_older_schema_is_refused_until_upgraded_and_keeps_its_trials(tmp_path: P
         old.create_study(make_spec())
         old.add_trial("s", make_draft())
         before = old.load_study("s")
-    future.write_text(NEXT_MIGRATION.format(then=""))
-    with pytest.raises(StoreError, match=r"schema 0001 of an older autopeft.* `autopeft db upgrade` with the same"):
+    future.write_text(NEXT_MIGRATION.format(head=HEAD, then=""))
+    with pytest.raises(StoreError, match=rf"schema {HEAD} of an older autopeft.* `autopeft db upgrade` with the same"):
         SqlStore(path)
-    assert upgrade(path) == ("0001", "0002")
-    assert upgrade(path) == ("0002", "0002")
+    assert upgrade(path) == (HEAD, "9999")
+    assert upgrade(path) == ("9999", "9999")
     with SqlStore(path) as store:
         assert store.load_study("s") == before
         with store._engine.connect() as connection:
@@ -133,11 +164,11 @@ def test_older_schema_is_refused_until_upgraded_and_keeps_its_trials(tmp_path: P
 def test_failing_upgrade_changes_nothing(tmp_path: Path, future: Path) -> None:
     SqlStore(tmp_path / "a.db").close()
     before = sqlite_schema(tmp_path / "a.db")
-    future.write_text(NEXT_MIGRATION.format(then="op.execute('SELECT no_such_column FROM trials')"))
+    future.write_text(NEXT_MIGRATION.format(head=HEAD, then="op.execute('SELECT no_such_column FROM trials')"))
     with pytest.raises(StoreError, match="no such column"):
         upgrade(tmp_path / "a.db")
     assert sqlite_schema(tmp_path / "a.db") == before
-    with pytest.raises(StoreError, match="schema 0001 of an older autopeft"):
+    with pytest.raises(StoreError, match=f"schema {HEAD} of an older autopeft"):
         SqlStore(tmp_path / "a.db")
 
 

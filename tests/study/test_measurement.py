@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from autopeft.study import Fidelity, Measurement
+from autopeft.study import Fidelity, Measurement, Rung
 from tests.study.builders import FIDELITY, make_measurement
 
 
@@ -24,3 +24,10 @@ def test_unknown_split_and_empty_fidelity_are_refused() -> None:
         Measurement(split="test", fidelity=FIDELITY, seed=0, metrics={})
     with pytest.raises(ValueError, match="must hold"):
         Fidelity(train_examples=0, epochs=1)
+
+
+def test_rung_is_before_the_end() -> None:
+    assert Rung(step=3, n_steps=9).share == 1 / 3
+    for step, n_steps, n_examples in ((0, 9, None), (9, 9, None), (3, 9, 0)):
+        with pytest.raises(ValueError, match="must hold"):
+            Rung(step=step, n_steps=n_steps, n_examples=n_examples)

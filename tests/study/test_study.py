@@ -1,6 +1,7 @@
 import json
+from dataclasses import replace
 
-from autopeft.study import Study, StudySpec, TrialKind, TrialState
+from autopeft.study import Fidelity, Study, StudySpec, TrialKind, TrialState
 from tests.study.builders import make_spec, make_trial
 
 
@@ -9,6 +10,20 @@ def test_spec_round_trips_through_json() -> None:
     again = StudySpec.from_dict(json.loads(json.dumps(spec.to_dict())))
     assert again == spec
     assert again.differences(spec) == []
+
+
+def test_spec_of_an_older_version_has_no_pruner_and_confirms_at_its_own_fidelity() -> None:
+    data = make_spec().to_dict()
+    del data["pruner"], data["confirm_fidelity"]
+    assert StudySpec.from_dict(data) == make_spec()
+    full = Fidelity(train_examples=900, epochs=3)
+    changed = replace(make_spec(), pruner="pareto", confirm_fidelity=full)
+    assert StudySpec.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
+    assert make_spec().differences(changed) == [
+        "confirm_fidelity.epochs: None here, 3 there",
+        "confirm_fidelity.train_examples: None here, 900 there",
+        "pruner: 'none' here, 'pareto' there",
+    ]
 
 
 def test_differences_name_the_key_and_both_values() -> None:
