@@ -17,7 +17,8 @@ AutoPeftError                      exit code 1
 ├── TrialConflictError             another process took the number, the configuration or the lease
 └── TrialError                     one trial failed; the search goes on
     ├── DivergenceError              non-finite loss
-    └── OutOfMemoryError             even the smallest micro-batch does not fit
+    ├── OutOfMemoryError             even the smallest micro-batch does not fit
+    └── RewardError                  a reward could not be measured
 """
 
 from __future__ import annotations
@@ -139,3 +140,16 @@ class DivergenceError(TrialError):
 
 class OutOfMemoryError(TrialError):
     """Even the smallest micro-batch does not fit into memory."""
+
+
+class RewardError(TrialError):
+    """A reward could not be measured.
+
+    Args:
+        name: Name of the reward.
+        message: What went wrong.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        self.name = name
+        super().__init__(f"reward {name}: {message}")

@@ -1,8 +1,10 @@
 """What is better: objectives, dominance, hypervolume. NumPy only."""
 
+from autopeft.objectives._constraint import EXPORT_CLASS, Constraint, merge_constraints
 from autopeft.objectives._dominance import hypervolume, non_dominated_mask, reference_point
 from autopeft.objectives._objective import (
     COSTS,
+    QUALITY,
     Direction,
     Objective,
     from_maximization,
@@ -12,10 +14,14 @@ from autopeft.objectives._objective import (
 
 __all__ = [
     "COSTS",
+    "QUALITY",
+    "EXPORT_CLASS",
+    "Constraint",
     "Direction",
     "Objective",
     "from_maximization",
     "hypervolume",
+    "merge_constraints",
     "non_dominated_mask",
     "reference_point",
     "resolve_objectives",

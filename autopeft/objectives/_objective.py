@@ -35,6 +35,11 @@ class Objective:
     unit: str = ""
     is_known: bool = False
 
+    @property
+    def sign(self) -> float:
+        """1 if larger is better, -1 if smaller is: natural values times this are to be maximised."""
+        return 1.0 if self.direction is Direction.MAXIMIZE else -1.0
+
 
 #: Costs that any study may minimise or maximise beside its task's own metrics.
 COSTS: dict[str, Objective] = {
@@ -49,25 +54,37 @@ COSTS: dict[str, Objective] = {
 }
 
 
-def resolve_objectives(names: Sequence[str], metrics: Mapping[str, Direction]) -> tuple[Objective, ...]:
+#: Stands for the task's first metric.
+QUALITY = "quality"
+
+
+def resolve_objectives(
+    names: Sequence[str], metrics: Mapping[str, Direction], rewards: Mapping[str, Objective] | None = None
+) -> tuple[Objective, ...]:
     """Turn names into objectives.
 
     Args:
-        names: Metric names of the task or keys of `COSTS`, without repetition.
+        names: Metric names of the task, ``"quality"`` for the first of them, keys of `COSTS` or of `rewards`, without
+            repetition.
         metrics: The task's metrics and their directions.
+        rewards: Further objectives by the names they are asked for by.
 
     Raises:
-        UnknownNameError: If a name is neither.
+        UnknownNameError: If a name is none of these.
     """
+    known = dict(rewards or {})
     resolved = []
-    for name in dict.fromkeys(names):
-        if name in metrics:
-            resolved.append(Objective(name=name, direction=metrics[name]))
+    for name in names:
+        metric = next(iter(metrics), name) if name == QUALITY else name
+        if metric in metrics:
+            resolved.append(Objective(name=metric, direction=metrics[metric]))
         elif name in COSTS:
             resolved.append(COSTS[name])
+        elif name in known:
+            resolved.append(known[name])
         else:
-            raise UnknownNameError("objective", name, [*metrics, *COSTS])
-    return tuple(resolved)
+            raise UnknownNameError("objective", name, [QUALITY, *metrics, *COSTS, *known])
+    return tuple(dict.fromkeys(resolved))
 
 
 def to_maximization(values: npt.ArrayLike, objectives: Sequence[Objective]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import traceback
@@ -17,11 +18,12 @@ from autopeft.configuration import Configuration
 from autopeft.exceptions import OutOfMemoryError, UsageError
 from autopeft.modules import Injection, inject
 from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Failure, Fidelity
+from autopeft.training._after import with_rewards
 from autopeft.training._attention import fast_attention
 from autopeft.training._cohort import Candidate, Cohort
 from autopeft.training._cohort_size import MAX_COHORT, choose_cohort_size
 from autopeft.training._costs import PeakMemory
-from autopeft.training._data import TaskData
+from autopeft.training._data import SplitData, TaskData
 from autopeft.training._environment import environment
 from autopeft.training._first_token import first_token_only
 from autopeft.training._forward import CohortForward
@@ -35,6 +37,7 @@ from autopeft.training._probe import Probe, probe_cohort
 from autopeft.training._settings import MIN_TOKENS, TrainingSettings
 from autopeft.training._token_limit import token_limit
 from autopeft.training._tokens import tokenize_split
+from autopeft.training._trained import Rewards, TrainedCandidate
 
 _logger = logging.getLogger("autopeft.training")
 
@@ -64,6 +67,7 @@ class TrialRunner:
         disk_cap_bytes: Bytes of hidden states kept in files, those of other processes included; the least recently
             used ones make room.
         cohort: Jobs trained as one batch at most; None trains all jobs of a call with the same fidelity together.
+        rewards: What else is measured of a candidate that was trained to its end; None for nothing.
     """
 
     def __init__(
@@ -76,11 +80,13 @@ class TrialRunner:
         memory_cap_bytes: int | None = None,
         disk_cap_bytes: int = DISK_CAP_BYTES,
         cohort: int | None = None,
+        rewards: Rewards | None = None,
     ) -> None:
         self.backbone = backbone
         self.task = task
         self.settings = settings or TrainingSettings()
         self.cache_dir = cache_dir
+        self.rewards = rewards
         self._cohort = cohort
         self._splits: dict[str, tuple[int, ResidentSplit]] = {}
         cap = default_memory_cap(backbone.device) if memory_cap_bytes is None else memory_cap_bytes
@@ -106,10 +112,13 @@ class TrialRunner:
             )
         known, split = self._splits.get(name, (None, None))
         if split is None or known != limit:
-            tokens = tokenize_split(getattr(self.task, name), self.backbone.tokenizer, limit, self.cache_dir)
-            split = ResidentSplit(name, tokens, self.backbone.pad_token_id, self.backbone.device)
+            split = self._resident(name, getattr(self.task, name), limit)
             self._splits[name] = limit, split
         return split
+
+    def _resident(self, name: str, data: SplitData, limit: int) -> ResidentSplit:
+        tokens = tokenize_split(data, self.backbone.tokenizer, limit, self.cache_dir)
+        return ResidentSplit(name, tokens, self.backbone.pad_token_id, self.backbone.device)
 
     def _token_limit(self, configuration: Configuration) -> int:
         return token_limit(self.settings.max_tokens, self.backbone, configuration)
@@ -249,7 +258,7 @@ class TrialRunner:
             )
             facts |= {"cohort": len(candidates), "first_computed_layer": setup.first_layer}
             peak = setup.memory.read()
-            return [
+            outcomes = [
                 make_outcome(
                     candidate,
                     self.task,
@@ -261,6 +270,30 @@ class TrialRunner:
                 )
                 for k, candidate in enumerate(candidates)
             ]
+        if self.rewards is None:
+            return outcomes
+        # The backbone is plain again: a reward installs a candidate's modules as it needs them.
+        return [
+            with_rewards(outcome, self.rewards, functools.partial(self._trained, setup, k))
+            for k, outcome in enumerate(outcomes)
+        ]
+
+    def _trained(self, setup: _Setup, k: int, split: str) -> TrainedCandidate:
+        job = setup.cohort.candidates[k].job
+        limit = self._token_limit(job.configuration)
+        return TrainedCandidate(
+            backbone=self.backbone,
+            task=self.task,
+            settings=self.settings,
+            injection=setup.injection,
+            index=k,
+            job=job,
+            split=split,
+            scale=setup.cohort.scale,
+            evaluation_tokens=setup.cohort.evaluation_tokens,
+            resident=lambda data: self._resident("", data, limit),
+            kernels=self.accelerated,
+        )
 
     @contextmanager
     def _injected(

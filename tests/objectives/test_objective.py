@@ -26,6 +26,17 @@ def test_repeated_names_count_once() -> None:
     assert len(resolve_objectives(["accuracy", "accuracy"], METRICS)) == 1
 
 
+def test_quality_is_the_first_metric() -> None:
+    assert resolve_objectives(["quality", "accuracy"], METRICS) == resolve_objectives(["accuracy"], METRICS)
+
+
+def test_rewards_resolve_by_the_name_they_are_asked_for_by() -> None:
+    shine = Objective(name="shine", direction=Direction.MAXIMIZE, unit="lm")
+    assert resolve_objectives(["quality", "mine.py:shine"], METRICS, {"mine.py:shine": shine})[1] is shine
+    with pytest.raises(UnknownNameError, match="shine"):
+        resolve_objectives(["shin"], METRICS, {"shine": shine})
+
+
 def test_unknown_objective_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean accuracy"):
         resolve_objectives(["acuracy"], METRICS)
