@@ -19,7 +19,7 @@ from autopeft.configuration._reachable import reachable_types
 from autopeft.configuration._scores import SiteScores, uniform_scores
 from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, parameter_count
 from autopeft.configuration._smallest import smallest_point
-from autopeft.configuration._space import SearchSpace
+from autopeft.configuration._space import ModuleRule, SearchSpace
 from autopeft.exceptions import BudgetError, ConfigurationError, InfeasibleError
 
 #: Draws before `sample` falls back to the smallest point.
@@ -204,6 +204,16 @@ class BoundSpace:
                 f"the budget of {self.budget:,} parameters is smaller than the smallest configuration of search space "
                 f"{self.space.name} on this backbone: {words} needs {least:,} parameters; use --budget {least} or more."
             )
+
+    def rules_of(self, params: Mapping[str, Any]) -> set[str]:
+        """Names of the module families that stand somewhere at a point."""
+        return {item.rule.name for item in self._plan(self.canonical(params))}
+
+    def why_never(self, rule: ModuleRule) -> str | None:
+        """Why no legal point has a module family; None if one has, or if the backbone has no site for it."""
+        self._refused.clear()
+        found = smallest_point(self.space, self.parameters, self.shapes, self._least_cost, rules=[rule])
+        return None if found is not None or not self._refused else self._refused[-1]
 
     def _smallest_point(self) -> dict[str, OptionValue]:
         found = smallest_point(self.space, self.parameters, self.shapes, self._least_cost)

@@ -216,8 +216,22 @@ def shrink(modules: Sequence[PlannedModule], budget: int, count: Counter, *, sha
     sizes = "every size at 1" if smallest == at_size_one(modules) else "the smallest sizes that their types accept"
     drawn = shared + full
     raise InfeasibleError(
-        f"the point needs {least:,} parameters even with {sizes} ({drawn:,} as drawn), but the budget is {budget:,}."
+        f"the point needs {least:,} parameters even with {sizes} ({drawn:,} as drawn), but the budget is {budget:,}. "
+        f"It has {_makeup(modules)}; leave something out, or raise the budget to {least:,} or more."
     )
+
+
+def _makeup(modules: Sequence[PlannedModule]) -> str:
+    """Which rules at how many sites make up a point, with the parameters that decide it."""
+    words = []
+    for rule in {item.rule.name: item.rule for item in modules}.values():
+        n_sites = sum(item.rule.name == rule.name for item in modules)
+        size = None if rule.size is None else rule.size.parameter
+        names = [name for name in (size, rule.parts.parameter) if name is not None]
+        names += [name for name, _ in (() if rule.condition is None else rule.condition.terms)]
+        decided = f" ({', '.join(dict.fromkeys(names))})" if names else ""
+        words.append(f"{rule.name} at {n_sites} {'site' if n_sites == 1 else 'sites'}{decided}")
+    return " and ".join(words)
 
 
 def _factors(modules: Sequence[PlannedModule]) -> list[_Factor]:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, cast
 from autopeft.configuration._activity import Requirements, condition_requirements, parameter_requirements
 from autopeft.configuration._configuration import PARTS
 from autopeft.configuration._dynamics import DYNAMICS_TYPES
+from autopeft.configuration._legal import illegal_rules
 from autopeft.configuration._parameter import Parameter
 from autopeft.configuration._parse_dynamics import parse_dynamics
 from autopeft.configuration._parse_options import parse_options
@@ -57,6 +58,9 @@ def check_search_space(data: Any, module_types: ModuleTypes | None) -> tuple[Sea
     """
     reader = Reader()
     space = _Parser(reader, module_types).space(data)
+    if space is not None and module_types is not None and not reader.problems:
+        for rule, reason in illegal_rules(space, module_types):
+            reader.problem(f"modules.{rule.name}", f"no point that has it is legal: {reason}")
     problems = list(dict.fromkeys(reader.problems))
     return (None if problems else space), problems
 

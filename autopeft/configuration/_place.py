@@ -9,10 +9,23 @@ from dataclasses import dataclass, field
 from autopeft.configuration._compile import PlannedModule, without_defaults
 from autopeft.configuration._configuration import ModuleSpec, OptionValue, Site
 from autopeft.configuration._parameter import show
-from autopeft.configuration._shapes import BackboneShapes, CanonicalType, ModuleTypes, shared_parameter_count
+from autopeft.configuration._shapes import (
+    BackboneShapes,
+    CanonicalType,
+    ExpandingType,
+    ModuleTypes,
+    ReplacingType,
+    SharingType,
+    shared_parameter_count,
+)
+from autopeft.configuration._space import ModuleRule
 from autopeft.exceptions import ConfigurationError, InfeasibleError
 
 _Key = tuple[str, int, str, int | None, tuple[tuple[str, OptionValue], ...]]
+#: Sites, canonical modules, exact counts.
+_Placed = tuple[tuple[Site, ModuleSpec, int], ...]
+#: An option's name, the parameters that decide it, and what they made it.
+_Decided = tuple[str, tuple[str, ...], str]
 
 
 def canonical_spec(spec: ModuleSpec, module_types: ModuleTypes) -> ModuleSpec:
@@ -23,6 +36,26 @@ def canonical_spec(spec: ModuleSpec, module_types: ModuleTypes) -> ModuleSpec:
     found = kind.canonical(spec)
     options = without_defaults(found.options, module_types[found.type].options)
     return ModuleSpec(type=found.type, size=found.size, options=options)
+
+
+def placements(
+    spec: ModuleSpec, site: Site, module_types: ModuleTypes, shapes: BackboneShapes
+) -> tuple[tuple[Site, ModuleSpec, int], ...]:
+    """What a module at a site is, canonically: modules with their sites and exact counts.
+
+    Raises:
+        ConfigurationError: If its type refuses it.
+    """
+    found = canonical_spec(spec, module_types)
+    kind = module_types[found.type]
+    parts = kind.expand(found, site) if isinstance(kind, ExpandingType) else None
+    # The whole is counted, and refused, as what it was asked for.
+    total = kind.parameter_count(found, site, shapes)
+    if parts is None or total == 0:
+        return ((site, found, total),)
+    inner = [(at, canonical_spec(item, module_types)) for at, item in parts]
+    counted = [(at, item, module_types[item.type].parameter_count(item, at, shapes)) for at, item in inner]
+    return tuple(entry for entry in counted if entry[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +69,10 @@ class Placer:
 
     shapes: BackboneShapes
     module_types: ModuleTypes = field(repr=False)
-    _known: dict[_Key, tuple[ModuleSpec, int] | str] = field(init=False, repr=False, default_factory=dict)
+    _known: dict[_Key, tuple[_Placed, int] | str] = field(init=False, repr=False, default_factory=dict)
 
-    def spec(self, item: PlannedModule) -> ModuleSpec:
-        """The canonical description, as `count` about errors."""
+    def placements(self, item: PlannedModule) -> _Placed:
+        """What it is canonically, as `placements`; about errors as `count`."""
         return self._look(item)[0]
 
     def count(self, item: PlannedModule) -> int:
@@ -55,62 +88,101 @@ class Placer:
         """Trainable parameters that planned modules have in common, whatever their sizes.
 
         Raises:
-            InfeasibleError: If they cannot share.
+            InfeasibleError: If they cannot share; the message names the parameters that decided it.
         """
+        specs = [spec for item in modules for _, spec, _ in self.placements(item)]
         try:
-            return shared_parameter_count([self.spec(item) for item in modules], self.module_types)
+            return shared_parameter_count(specs, self.module_types)
         except ConfigurationError as error:
-            raise InfeasibleError(
-                f"{' and '.join(dict.fromkeys(item.rule.name for item in modules))}: {error}"
-            ) from error
+            raise InfeasibleError(shared_refusal(modules, self.module_types, error)) from error
 
     def pairs(self, modules: Sequence[PlannedModule]) -> list[tuple[Site, ModuleSpec]]:
         """Sites and canonical descriptions of planned modules.
 
         Raises:
-            InfeasibleError: If two of them turn out to be of one type at one site.
+            InfeasibleError: If two of them turn out to be of one type at one site, or to train the same tensors.
         """
-        owners: dict[tuple[int, str, str], str] = {}
+        owners: dict[tuple[Site, str], ModuleRule] = {}
         pairs = []
         for item in modules:
-            spec = self.spec(item)
-            other = owners.setdefault((item.layer, item.part, spec.type), item.rule.name)
-            if other != item.rule.name:
-                raise InfeasibleError(
-                    f"{other} and {item.rule.name} both become {spec.type} at {item.part} of layer {item.layer}."
-                )
-            pairs.append((item.site, spec))
+            for site, spec, _ in self.placements(item):
+                self._claim(owners, item.rule, site, spec.type)
+                pairs.append((site, spec))
         return pairs
 
-    def _look(self, item: PlannedModule) -> tuple[ModuleSpec, int]:
+    def _look(self, item: PlannedModule) -> tuple[_Placed, int]:
         key = (item.rule.name, item.layer, item.part, item.size, item.options)
         found = self._known.get(key)
         if found is None:
             try:
-                spec = canonical_spec(item.spec, self.module_types)
-                found = spec, self.module_types[spec.type].parameter_count(spec, item.site, self.shapes)
+                placed = placements(item.spec, item.site, self.module_types, self.shapes)
+                found = placed, sum(count for _, _, count in placed)
             except ConfigurationError as error:
-                found = refusal(item, error)
+                found = refusal(item, self.module_types, error)
             self._known[key] = found
         if isinstance(found, str):
             raise InfeasibleError(found)
         return found
 
+    def _claim(self, owners: dict[tuple[Site, str], ModuleRule], rule: ModuleRule, site: Site, type_name: str) -> None:
+        """Note whose a type is at a site, and whose the site's own tensors are."""
+        where = site.part if site.layer is None else f"{site.part} of layer {site.layer}"
+        other = owners.setdefault((site, type_name), rule)
+        if other.name != rule.name:
+            raise InfeasibleError(
+                f"{other.name} and {rule.name} both become {type_name} at {where}. {_deciding(other, rule)}"
+            )
+        if isinstance(self.module_types[type_name], ReplacingType):
+            other = owners.setdefault((site, "its own tensors"), rule)
+            if other.name != rule.name:
+                raise InfeasibleError(
+                    f"{other.name} and {rule.name} both train the tensors of {where} themselves; leave one of them "
+                    f"out. {_deciding(other, rule)}"
+                )
 
-def refusal(item: PlannedModule, error: ConfigurationError) -> str:
+
+def refusal(item: PlannedModule, module_types: ModuleTypes, error: ConfigurationError) -> str:
     """Why a type refuses a planned module, with the parameters of the space that decided it."""
     rule = item.rule
-    decided = [
-        (name, option.parameters, show(dict(item.options).get(name, "its default")))
-        for name, option in rule.options
-        if option.is_searched
-    ]
+    decided = _decided(rule, [item], module_types)
     if rule.size is not None and rule.size.parameter is not None:
         decided.append(("size", (rule.size.parameter,), str(item.size)))
+    return f"{rule.name} at {item.part} of layer {item.layer} is refused: {error} {_blamed(decided, error)}"
+
+
+def shared_refusal(modules: Sequence[PlannedModule], module_types: ModuleTypes, error: ConfigurationError) -> str:
+    """Why planned modules cannot share, with the parameters of the space that decided it."""
+    by_rule: dict[str, list[PlannedModule]] = {}
+    for item in modules:
+        if isinstance(module_types[item.rule.type], SharingType):
+            by_rule.setdefault(item.rule.name, []).append(item)
+    decided = [entry for items in by_rule.values() for entry in _decided(items[0].rule, items, module_types)]
+    return f"{' and '.join(by_rule)}: {error} {_blamed(decided, error)}"
+
+
+def _decided(rule: ModuleRule, items: Sequence[PlannedModule], module_types: ModuleTypes) -> list[_Decided]:
+    """Options of a rule that the point decides, with the values that its modules have."""
+    known, found = module_types[rule.type].options, []
+    for name, option in rule.options:
+        if option.is_searched:
+            values = dict.fromkeys(show(dict(item.options).get(name, known[name].default)) for item in items)
+            found.append((name, option.parameters, " and ".join(values)))
+    return found
+
+
+def _blamed(decided: Sequence[_Decided], error: ConfigurationError) -> str:
+    """The parameters that an error is about, in words."""
     # The types name the options they object to.
     blamed = [entry for entry in decided if re.search(rf"\b{re.escape(entry[0])}\b", str(error))] or decided
     words = ", ".join(f"{' and '.join(names)} ({name} is {value})" for name, names, value in blamed)
-    where = f"at {item.part} of layer {item.layer}"
-    return f"{rule.name} {where} is refused: {error} " + (
-        f"Parameters that decide it: {words}." if words else "The space fixes it; change its options."
-    )
+    return f"Parameters that decide it: {words}." if words else "The space fixes it; change its options."
+
+
+def _deciding(*rules: ModuleRule) -> str:
+    """The parameters that decide whether, where and as what rules stand, in words."""
+    names: dict[str, None] = {}
+    for rule in rules:
+        names |= dict.fromkeys(name for name, _ in (rule.condition.terms if rule.condition else ()))
+        names |= dict.fromkeys([] if rule.parts.parameter is None else [rule.parts.parameter])
+        names |= dict.fromkeys(name for _, option in rule.options if option.is_searched for name in option.parameters)
+    return f"Parameters that decide it: {', '.join(names)}." if names else "The space fixes it; remove one of them."

@@ -9,10 +9,11 @@ from typing import Final
 from autopeft.configuration._configuration import PARTS, ModuleSpec, OptionValue, Site
 from autopeft.configuration._option import rounded_option, typed_option
 from autopeft.configuration._parameter import Parameter
-from autopeft.configuration._place import canonical_spec
+from autopeft.configuration._place import canonical_spec, placements
 from autopeft.configuration._shapes import (
     BackboneShapes,
     CanonicalType,
+    ExpandingType,
     LayerShape,
     LinearShape,
     ModuleTypes,
@@ -36,10 +37,24 @@ def reachable_types(
     """
     found = {rule.type for rule in rules}
     for rule in rules:
-        if isinstance(module_types[rule.type], CanonicalType):
+        if isinstance(module_types[rule.type], CanonicalType | ExpandingType):
             for spec in _specs(rule, declared, module_types):
-                found.add(canonical_spec(spec, module_types).type)
+                found |= _types(spec, rule, module_types)
     return frozenset(found)
+
+
+def _types(spec: ModuleSpec, rule: ModuleRule, module_types: ModuleTypes) -> set[str]:
+    canonical = canonical_spec(spec, module_types)
+    kind = module_types[canonical.type]
+    found = {canonical.type}
+    if isinstance(kind, ExpandingType):
+        for part in rule.parts.all_parts:
+            found |= {item.type for _, item in kind.expand(canonical, _site(part)) or ()}
+    return found
+
+
+def _site(part: str) -> Site:
+    return Site(layer=None if part == "embedding" else 0, part=part)
 
 
 def always_refused(rule: ModuleRule, declared: Mapping[str, Parameter], module_types: ModuleTypes) -> str | None:
@@ -49,11 +64,9 @@ def always_refused(rule: ModuleRule, declared: Mapping[str, Parameter], module_t
     """
     reason: str | None = None
     for spec, part in itertools.product(_specs(rule, declared, module_types), sorted(rule.parts.all_parts)):
-        for shapes in _BACKBONES:
+        for shapes in SAMPLE_BACKBONES:
             try:
-                found = canonical_spec(spec, module_types)
-                site = Site(layer=None if part == "embedding" else 0, part=part)
-                module_types[found.type].parameter_count(found, site, shapes)
+                placements(spec, _site(part), module_types, shapes)
             except ConfigurationError as error:
                 reason = reason or str(error)
             else:
@@ -110,7 +123,7 @@ def _backbone(hidden: int, ffn: int, n_heads: int) -> BackboneShapes:
 
 
 #: Those of all-MiniLM-L6-v2, BERT and Llama, and one whose widths have many divisors.
-_BACKBONES: Final = (
+SAMPLE_BACKBONES: Final = (
     _backbone(384, 1536, 12),
     _backbone(768, 3072, 12),
     _backbone(4096, 11008, 32),

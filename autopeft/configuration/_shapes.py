@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -120,6 +120,31 @@ class CanonicalType(Protocol):
         Returns:
             The canonical form, perhaps of another type that can stand at the same parts; its own canonical form.
         """
+
+
+@runtime_checkable
+class ExpandingType(Protocol):
+    """A module type of which some modules are several modules of other types."""
+
+    def expand(self, spec: ModuleSpec, site: Site) -> Sequence[tuple[Site, ModuleSpec]] | None:
+        """The modules that compute the same together.
+
+        Args:
+            spec: A module of this type in canonical form.
+            site: Where it stands.
+
+        Returns:
+            Sites, those that a backbone may lack included, and canonical modules; None if it is a module of its own.
+        """
+
+
+@runtime_checkable
+class ReplacingType(Protocol):
+    """A module type that trains the backbone's own tensors of a site; a site holds one module of all such types."""
+
+    @property
+    def replaces(self) -> bool:
+        """True."""
 
 
 @runtime_checkable

@@ -21,7 +21,12 @@ _N_FLOATS = 17
 
 
 def smallest_point(
-    space: SearchSpace, dimensions: Sequence[Parameter], shapes: BackboneShapes, cost: Cost
+    space: SearchSpace,
+    dimensions: Sequence[Parameter],
+    shapes: BackboneShapes,
+    cost: Cost,
+    *,
+    rules: Sequence[ModuleRule] | None = None,
 ) -> Point | None:
     """Find a cheapest point: one descent per module family, layer rule and kind of layer.
 
@@ -33,12 +38,13 @@ def smallest_point(
         dimensions: Its dimensions on the backbone.
         shapes: The backbone.
         cost: What is minimised.
+        rules: Module families of which one shall be switched on; None for all.
 
     Returns:
         A point with a value for every dimension; None if no start tunes anything.
     """
     best: tuple[int, Point] | None = None
-    for rule in space.modules:
+    for rule in space.modules if rules is None else rules:
         for start, pins in _starts(space, rule, dimensions, shapes):
             found = _descend(start, pins, dimensions, cost)
             if found is not None and (best is None or found[0] < best[0]):

@@ -38,6 +38,8 @@ class Full:
     export_class: ExportClass = "merge"
     is_identity = True
     merge_stage = Stage.REPLACE
+    #: Two trained copies of one tensor would be one too many (`autopeft.configuration.ReplacingType`).
+    replaces = True
 
     def parameter_count(self, spec: ModuleSpec, site: Site, shapes: BackboneShapes) -> int:
         """Weights and biases."""

@@ -40,8 +40,8 @@ class MixLora:
     one; A_e (r, in) uniform in +-1/sqrt(in), B_e (out, r) zero. The weights come from one router per block (`Router`;
     normal with standard deviation 0.02), computed from the block's input x. With ``topk`` they sum to one, and F stands
     in for tokens without room (``switch``) and for experts not chosen (``topp``, ``switch``). Trained numbers:
-    E (r sum of (in + out) over the maps + h). One expert needs no router. LoRA on the attention stands beside it as
-    modules of type ``lora``. Options as in `MoeLora`, one dropout mask for all experts included.
+    E (r sum of (in + out) over the maps + h). One expert needs no router and is LoRA on every map of the block, which
+    is what the compiler makes of it. LoRA on the attention stands beside it as modules of type ``lora``. Options as in `MoeLora`, one dropout mask for all experts included.
     """
 
     name = "mix_lora"
@@ -54,6 +54,14 @@ class MixLora:
     def canonical(self, spec: ModuleSpec) -> ModuleSpec:
         """Without the options that its router does not read."""
         return canonical_routing(self, spec, dense=self.name)
+
+    def expand(self, spec: ModuleSpec, site: Site) -> Sequence[tuple[Site, ModuleSpec]] | None:
+        """One expert as ``lora`` on the block's linear maps."""
+        if n_experts(self, spec) > 1:
+            return None
+        kept = {name: value for name, value in spec.options if name in ("scale", "dropout")}
+        lora = ModuleSpec.make("lora", spec.size, **kept)
+        return [(Site(layer=site.layer, part=part), lora) for part in _PARTS]
 
     def parameter_count(self, spec: ModuleSpec, site: Site, shapes: BackboneShapes) -> int:
         """The experts' ranks times the widths of all maps, and the router."""

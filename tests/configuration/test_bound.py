@@ -294,6 +294,7 @@ def test_a_space_without_a_legal_point_says_what_is_wrong() -> None:
         "learning_rate": 0.001,
         "budget": "reject",
     }
-    space = BoundSpace(space=parse_search_space(definition, MODULES), shapes=MINILM, module_types=MODULES)
+    # Read without module types, it cannot be found out any earlier.
+    space = BoundSpace(space=parse_search_space(definition), shapes=MINILM, module_types=MODULES)
     with pytest.raises(InfeasibleError, match=r"odd has no legal point .* upper and lower: .*terms"):
         space.check_budget()

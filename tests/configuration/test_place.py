@@ -87,7 +87,8 @@ def test_every_combination_is_asked_for_once() -> None:
     placer = Placer(shapes=SHAPES, module_types=kinds)
     item = PlannedModule(rule=rule, layer=1, part="q", size=3, options=(("experts", 2),))
     assert placer.count(item) == placer.count(item) == 2 * 3 * 96 + 2 * 48
-    assert placer.spec(item) == ModuleSpec.make("experts", 3, experts=2)
+    expected = (Site(layer=1, part="q"), ModuleSpec.make("experts", 3, experts=2), placer.count(item))
+    assert placer.placements(item) == (expected,)
     assert asked == [(ModuleSpec.make("experts", 3, experts=2), Site(layer=1, part="q"))]
     refused = replace(item, options=(("experts", 2), ("top_k", 3)))
     for _ in range(2):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from autopeft.configuration import Site, parameter_count
+from autopeft.configuration import BoundSpace, Site, parameter_count, parse_search_space
 from autopeft.exceptions import ConfigurationError
 from autopeft.modules import MODULES, inject
 from tests.modules.cases import configuration, disturb, each, spec
@@ -192,3 +192,35 @@ def test_more_chosen_than_there_are_is_refused(bert):
     for refuse in (lambda: parameter_count(wrong, bert.shapes, MODULES), lambda: inject(bert, [wrong], seeds=[0])):
         with pytest.raises(ConfigurationError, match="mix_lora: top_k must be at most experts"):
             refuse()
+
+
+@pytest.mark.parametrize(("architecture", "parts"), [("bert", ("up", "down")), ("llama", ("up", "gate", "down"))])
+def test_one_expert_compiles_to_dense_lora(backbone_of, architecture, parts):
+    """Oracle: the configuration written out; mixtures stay mixtures, and a profile makes both."""
+    shapes = backbone_of(architecture).shapes
+    number = {"parameter": "n", "profile": "profile"}
+    definition = {
+        "name": "mixtures",
+        "description": "Mixtures down to one expert.",
+        "parameters": {
+            "n": {"type": "int", "low": 1, "high": 4},
+            "profile": {"type": "categorical", "choices": ["flat", "increasing"]},
+        },
+        "modules": {"mix_lora": {"size": 3, "parts": ["ffn"], "options": {"experts": number, "scale": 0.7}}},
+        "layers": "all",
+        "learning_rate": 0.01,
+        "budget": "reject",
+    }
+    space = BoundSpace(space=parse_search_space(definition, MODULES), shapes=shapes, module_types=MODULES)
+    assert space.type_names == {"mix_lora", "lora"}
+    dense = configuration(*each((0, 1, 2), parts, lambda i: spec("lora", 3, scale=0.7)))
+    assert space.compile({"n": 1, "profile": "flat"}) == dense
+    mixed = configuration(*each((0, 1, 2), ("ffn",), lambda i: spec("mix_lora", 3, experts=2, scale=0.7)))
+    assert space.compile({"n": 2, "profile": "flat"}) == mixed
+    found = space.compile({"n": 2, "profile": "increasing"})
+    assert found == configuration(
+        *each((0,), parts, lambda i: spec("lora", 3, scale=0.7)),
+        *each((1, 2), ("ffn",), lambda i: spec("mix_lora", 3, experts=1 + i, scale=0.7)),
+    )
+    with inject(backbone_of(architecture), [found], seeds=[0]) as injection:
+        assert injection.candidate_parameter_count(0) == space.parameter_count(found)
