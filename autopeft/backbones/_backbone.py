@@ -276,12 +276,33 @@ def wrap_model(model: Any, tokenizer: Any = None, *, name: str = "custom") -> Ba
         name: For messages and reports.
 
     Raises:
-        BackboneError: If the architecture is not supported, or the model is not one for sequence classification.
+        BackboneError: If the architecture is not supported, the model is not one for sequence classification, or its
+            weights are quantised.
     """
     architecture_of(model.config, name)
+    check_not_quantized(name, model.config)
     if model.config._attn_implementation != "sdpa":
         model.set_attn_implementation("sdpa")
     return Backbone(model, tokenizer, name=name, source="wrapped", content_hash=_state_hash(model))
+
+
+def check_not_quantized(name: str, config: Any) -> None:
+    """Refuse quantised weights, from which modules could not be computed.
+
+    Raises:
+        BackboneError: If the configuration says that the weights are quantised.
+    """
+    found = getattr(config, "quantization_config", None)
+    if found is not None:
+        settings = found if isinstance(found, dict) else found.to_dict()
+        named = settings.get("quant_method", "an unknown method")
+        # Transformers' own configurations name it by an enumeration.
+        method = getattr(named, "value", named)
+        raise BackboneError(
+            f"backbone {name}: quantised weights are not supported, but quantization_config names {method}: sparse "
+            "updates that drop and grow, merged exports and full copies read and change single weights. Give the model "
+            "before quantisation."
+        )
 
 
 def _state_hash(model: Any) -> str:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 
 from autopeft.backbones._architectures import Architecture, architecture_of
-from autopeft.backbones._backbone import Backbone
+from autopeft.backbones._backbone import Backbone, check_not_quantized
 from autopeft.backbones._files import check_weight_names, content_hash, file_sha256, tensor_names, weight_files
 from autopeft.backbones._sites import find_sites, is_inside
 from autopeft.backbones._source import Source, fetch_weights, find_source, hub_files, hub_tensor_names
@@ -120,6 +120,28 @@ def load_backbone(
     digests = _checked_digests(source, files)
     tokenizer = _load_tokenizer(source, trust_remote_code=trust_remote_code)
     config.num_labels = n_labels
+    model, info = _load_model(source, config, files, dtype=dtype, trust_remote_code=trust_remote_code)
+    new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    _check_weights(source, model, new, head_paths)
+    head_state = _initial_head(model, new, head_paths, seed)
+    _check_vocabulary(source, model, tokenizer)
+    return Backbone(
+        model.to(device),
+        tokenizer,
+        name=name,
+        source=source.label,
+        content_hash=content_hash(source.folder / "config.json", digests),
+        head_paths=head_paths,
+        head_state=head_state,
+        folder=source.folder,
+        hub_id=source.hub_id,
+    )
+
+
+def _load_model(
+    source: Source, config: Any, files: list[Path], *, dtype: torch.dtype, trust_remote_code: bool
+) -> tuple[Any, Any]:
+    """The model, and what transformers tells about loading it."""
     is_pickled = files[0].suffix != ".safetensors"
     with _quiet(), torch.random.fork_rng(devices=[]):
         model, info = _build(
@@ -136,21 +158,7 @@ def load_backbone(
                 output_loading_info=True,
             ),
         )
-    new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
-    _check_weights(source, model, new, head_paths)
-    head_state = _initial_head(model, new, head_paths, seed)
-    _check_vocabulary(source, model, tokenizer)
-    return Backbone(
-        model.to(device),
-        tokenizer,
-        name=name,
-        source=source.label,
-        content_hash=content_hash(source.folder / "config.json", digests),
-        head_paths=head_paths,
-        head_state=head_state,
-        folder=source.folder,
-        hub_id=source.hub_id,
-    )
+    return model, info
 
 
 @contextmanager
@@ -185,10 +193,7 @@ def _read_config(source: Source, *, trust_remote_code: bool) -> Any:
         except Exception as error:
             # Transformers has an error class of its own for each way in which a file can be wrong.
             raise BackboneError(f"backbone {source.name}: {_explained(error, folder / 'config.json')}") from error
-    if getattr(config, "quantization_config", None) is not None:
-        raise BackboneError(
-            f"backbone {source.name}: quantised weights are not supported; give the model before quantisation."
-        )
+    check_not_quantized(source.name, config)
     return config
 
 

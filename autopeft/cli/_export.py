@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -90,7 +91,7 @@ def export(
     chosen = find_trial(found, which)
 
     # torch takes seconds; a mistake in the names above is told before.
-    from autopeft.export import describe_storage, export_trial
+    from autopeft.export import export_trial
     from autopeft.orchestrate import reopen
 
     reopened = reopen(
@@ -116,12 +117,18 @@ def export(
         allow_remote_code=trust_remote_code,
         tell=tell,
     )
-    metric = result.record["metric"]
-    scores = result.record["scores"]
+    _tell_scores(result.record)
+    emit(format, lambda: {"folder": str(target), **result.record}, lambda: Text(str(target)))
+
+
+def _tell_scores(record: Mapping[str, Any]) -> None:
+    """Say what the score is here and there, and what rounding lost."""
+    from autopeft.export import describe_storage
+
+    metric, scores = record["metric"], record["scores"]
     before, after = scores["reference"].get(metric), scores["reloaded"].get(metric)
     if before is not None and after is not None:
         tell(f"Verified: {metric} {after:.4f} on the report split in a fresh process, {before:.4f} here.")
-    lost = describe_storage(result.record)
+    lost = describe_storage(record)
     if lost is not None:
         tell(lost)
-    emit(format, lambda: {"folder": str(target), **result.record}, lambda: Text(str(target)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -92,25 +93,38 @@ def export_trial(
     chosen = choose_form(trial.configuration, backbone, max_tokens, form, storage)
     prepare_folder(folder, force=force)
     outcome, state = _retrain(trial, runner, tell)
+    loaded_from, revision = _origin(study, backbone, base)
     model = TrainedModel(
         backbone=backbone,
         configuration=trial.configuration,
         state=state,
         label_names=task.label_names,
         max_tokens=max_tokens,
-        base=base or backbone.hub_id or str(backbone.folder or backbone.name),
-        revision=study.spec.backbone.get("revision") if base is None else None,
         allow_remote_code=allow_remote_code,
         storage=storage,
+        base=loaded_from,
+        revision=revision,
     )
-    scores = _training_scores(study, trial, outcome)
-    _tell_differences(scores, tell)
-    record = _record(study, trial, task, model, chosen, scores, _precision(outcome))
-    try:
+    record = _record(study, trial, task, model, chosen, outcome)
+    _tell_differences(record["scores"], tell)
+    with _named_errors(folder):
         _write(record, study, task, model, chosen, folder, tell)
+    return Export(folder=folder, form=chosen.name, record=record)
+
+
+def _origin(study: Study, backbone: Backbone, base: str | None) -> tuple[str, str | None]:
+    """What loaders load the backbone from, and its revision there."""
+    found = backbone.hub_id or str(backbone.folder or backbone.name)
+    return base or found, study.spec.backbone.get("revision") if base is None else None
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    """What the file system refuses, as the machine's fault."""
+    try:
+        yield
     except OSError as error:
         raise MachineError(f"cannot write to {folder}: {error.strerror or error}.") from error
-    return Export(folder=folder, form=chosen.name, record=record)
 
 
 def _write(
@@ -215,8 +229,7 @@ def _record(
     task: Task,
     model: TrainedModel,
     form: Form,
-    scores: dict[str, Any],
-    precision: str | None,
+    outcome: Outcome,
 ) -> dict[str, Any]:
     """What the folder says about itself, before it is verified."""
     spec, draft, backbone = study.spec, trial.draft, model.backbone
@@ -235,7 +248,7 @@ def _record(
         "trainable_parameters": draft.trainable_parameters,
         "head_parameters": sum(value.numel() for value in model.head.values()),
         "metric": spec.objectives[0].name,
-        "scores": scores,
+        "scores": _training_scores(study, trial, outcome),
         "labels": None if model.label_names is None else list(model.label_names),
         "task": {**task.settings(), "has_pairs": task.report.pairs is not None},
         "training": {
@@ -244,7 +257,7 @@ def _record(
             "max_tokens": model.max_tokens,
             "seed": draft.seed,
             "learning_rate": draft.configuration.learning_rate,
-            "precision": precision,
+            "precision": _precision(outcome),
         },
         "backbone": {
             **spec.backbone,

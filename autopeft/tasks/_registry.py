@@ -86,6 +86,13 @@ def _check_counts(**counts: int) -> None:
             raise TaskError(f"{name} must be at least {_LOWEST_COUNTS[name]}, but got {value}.")
 
 
+def _check_kind(name: str, kind: str | None, *, has_columns: bool) -> None:
+    if kind is not None and kind not in KINDS:
+        raise UnknownNameError("kind", kind, KINDS)
+    if name in TASKS and (has_columns or kind):
+        raise TaskError(f"{name} has its own columns and kind; --text-column, --label-column and --kind are for files.")
+
+
 def load_task(
     name: str,
     *,
@@ -122,21 +129,14 @@ def load_task(
     """
     _check_fractions(train_fraction=train_fraction, search_fraction=search_fraction, report_fraction=report_fraction)
     _check_counts(max_search_examples=max_search_examples, max_report_examples=max_report_examples, seed=seed)
-    if kind is not None and kind not in KINDS:
-        raise UnknownNameError("kind", kind, KINDS)
-    if name in TASKS and (text_columns or label_column or kind):
-        raise TaskError(f"{name} has its own columns and kind; --text-column, --label-column and --kind are for files.")
+    _check_kind(name, kind, has_columns=bool(text_columns or label_column))
     if name == "stdlib/topics":
         return load_topics(train_fraction=train_fraction, seed=seed)
+    folder = None if data_dir is None else Path(data_dir)
+    shares = {"train_fraction": train_fraction, "search_fraction": search_fraction}
     if name in TASKS:
-        return load_glue(
-            name.removeprefix("glue/"),
-            data_dir=None if data_dir is None else Path(data_dir),
-            train_fraction=train_fraction,
-            search_fraction=search_fraction,
-            max_search_examples=max_search_examples,
-            seed=seed,
-        )
+        short = name.removeprefix("glue/")
+        return load_glue(short, data_dir=folder, max_search_examples=max_search_examples, seed=seed, **shares)
     path = Path(name).expanduser()
     if path.suffix.lower() in READERS or (name and path.exists()):
         return load_file(
@@ -144,12 +144,11 @@ def load_task(
             text_columns=text_columns,
             label_column=label_column,
             kind=kind,
-            train_fraction=train_fraction,
-            search_fraction=search_fraction,
             report_fraction=report_fraction,
             max_search_examples=max_search_examples,
             max_report_examples=max_report_examples,
             seed=seed,
+            **shares,
         )
     raise UnknownNameError(
         "task", name, TASKS, f"A file of your own is named by its path; it must exist and end in {', '.join(READERS)}."

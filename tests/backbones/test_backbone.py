@@ -1,10 +1,12 @@
 import warnings
+from typing import Any
 
 import pytest
 import torch
 from peft import PrefixTuningConfig, get_peft_model
 from torch import Tensor, nn
 from torch.testing import assert_close
+from transformers import BitsAndBytesConfig
 
 from autopeft.backbones import Backbone, wrap_model
 from autopeft.exceptions import BackboneError, ConfigurationError
@@ -258,3 +260,13 @@ def test_starting_points_are_checked(bert: Backbone) -> None:
         bert.forward(**batch, hidden_states=torch.zeros(4, 12, 32), first_layer=4)
     with pytest.raises(ConfigurationError, match="got -1"):
         bert.layer_inputs(**batch, layers=[-1])
+
+
+@pytest.mark.parametrize("settings", [{"quant_method": "gptq", "bits": 4}, BitsAndBytesConfig(load_in_4bit=True)])
+def test_a_quantised_model_is_refused(settings: Any) -> None:
+    model = tiny.tiny_model("bert")
+    model.config.quantization_config = settings
+    with pytest.raises(
+        BackboneError, match=r"quantised .* names (gptq|bitsandbytes): sparse updates that drop and grow"
+    ):
+        wrap_model(model)

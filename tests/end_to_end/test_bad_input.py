@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,12 @@ def pickle_only(folder: Path) -> None:
     (folder / "backbone" / "model.safetensors").rename(folder / "backbone" / "pytorch_model.bin")
 
 
+def quantise(folder: Path) -> None:
+    path = folder / "backbone" / "config.json"
+    settings = {**json.loads(path.read_text()), "quantization_config": {"quant_method": "gptq", "bits": 4}}
+    path.write_text(json.dumps(settings))
+
+
 BACKBONES = [
     (change_config("t5"), ("t5", "not supported")),
     (corrupt, ("model.safetensors",)),
@@ -157,6 +164,12 @@ def test_unusable_backbones(
 ) -> None:
     spoil(folder)
     expect(capsys, BASE, 2, *fragments)
+
+
+def test_drop_and_grow_on_a_quantised_weight(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quantise(folder)
+    expect(capsys, replaced("--space", "spiel"), 2, "quantised", "gptq", "drop and grow", "before quantisation")
+    assert no_study(folder)
 
 
 def test_an_embedded_backbone_with_other_weights_is_refused(
