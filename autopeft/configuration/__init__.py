@@ -15,6 +15,7 @@ from autopeft.configuration._configuration import (
     layer_ranges,
 )
 from autopeft.configuration._dynamics import DYNAMICS_TYPES, DynamicsType, check_dynamics, n_frozen
+from autopeft.configuration._expand import expand
 from autopeft.configuration._option import Option
 from autopeft.configuration._parameter import Condition, Parameter, ParameterKind, Params
 from autopeft.configuration._parse import parse_search_space
@@ -82,6 +83,7 @@ __all__ = [
     "SiteScores",
     "SizeRule",
     "check_dynamics",
+    "expand",
     "layer_ranges",
     "list_search_spaces",
     "load_search_space",

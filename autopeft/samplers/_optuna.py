@@ -80,7 +80,7 @@ class OptunaSampler:
         import optuna
 
         parameters = self._points.space.parameters
-        distributions = {item.name: _distribution(item) for item in parameters}
+        distributions = {item.name: optuna_distribution(item) for item in parameters}
         for _ in range(_MAX_REJECTIONS):
             trial = study.ask(distributions)
             point = self._points.make({item.name: trial.params[item.name] for item in parameters})
@@ -96,7 +96,7 @@ class OptunaSampler:
             directions=["maximize"] * len(self._objectives), sampler=_optuna_sampler(self._name, seed)
         )
         parameters = self._points.space.parameters
-        distributions = {item.name: _distribution(item) for item in parameters}
+        distributions = {item.name: optuna_distribution(item) for item in parameters}
         n_complete = 0
         for item in history.observations:
             point = self._recognizer.find(item.configuration, item.params)
@@ -134,8 +134,12 @@ def _flat(
     return {**silent, **params}
 
 
-def _distribution(parameter: Parameter) -> Any:
-    """The parameter as Optuna says it."""
+def optuna_distribution(parameter: Parameter) -> Any:
+    """The parameter as Optuna says it.
+
+    Returns:
+        An `optuna.distributions.BaseDistribution`.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     low, high = parameter.low, parameter.high

@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from autopeft.configuration import Parameter
 from autopeft.samplers import make_sampler
 from autopeft.samplers._history import History
-from autopeft.samplers._optuna import NSGA2_POPULATION, OptunaSampler, _distribution, _quiet_optuna
+from autopeft.samplers._optuna import NSGA2_POPULATION, OptunaSampler, _quiet_optuna, optuna_distribution
 from autopeft.study import TrialKind, TrialState
 from tests.samplers.problem import ACCURACY, FIDELITY, PARAMETERS, Problem, make_trial, run, small_space
 
@@ -77,7 +77,7 @@ def test_crossover_starts_after_one_population(trials: list) -> None:
     """From then on every value comes from two parents or, rarely, from mutation; before that from uniform draws."""
     study = rebuilt("nsga2", trials[:NSGA2_POPULATION])
     with _quiet_optuna():
-        distributions = {item.name: _distribution(item) for item in SPACE.parameters}
+        distributions = {item.name: optuna_distribution(item) for item in SPACE.parameters}
         children = [study.ask(distributions).params for _ in range(20)]
     pool = {(name, value) for trial in study.trials[:NSGA2_POPULATION] for name, value in trial.params.items()}
     shares = [sum((name, value) in pool for name, value in child.items()) / len(child) for child in children]
@@ -130,7 +130,7 @@ def test_tpe_learns(trials: list) -> None:
     ],
 )
 def test_parameters_become_distributions(parameter: Parameter, expected: object) -> None:
-    assert _distribution(parameter) == expected
+    assert optuna_distribution(parameter) == expected
 
 
 def test_optuna_stays_quiet_and_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
