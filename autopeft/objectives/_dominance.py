@@ -25,9 +25,16 @@ def non_dominated_mask(values: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         return np.zeros(len(y), dtype=bool)
     if not np.isfinite(y).all():
         raise ValueError("dominance is defined for finite values only; filter to fully measured trials first.")
-    at_least = (y[:, None, :] >= y[None, :, :]).all(axis=2)  # n x n
-    better = (y[:, None, :] > y[None, :, :]).any(axis=2)  # n x n
-    return ~np.asarray((at_least & better).any(axis=0), dtype=np.bool_)
+    mask = np.zeros(len(y), dtype=np.bool_)
+    # In lexicographic order a row stands before all that it dominates, so the first of those left is a member: one pass
+    # per member instead of one per pair of rows.
+    left = np.lexsort(-y.T[::-1])
+    while len(left):
+        best, rest = y[left[0]], y[left]
+        equal = (rest == best).all(axis=1)
+        mask[left[equal]] = True
+        left = left[~(rest <= best).all(axis=1)]
+    return mask
 
 
 def reference_point(values: npt.ArrayLike, *, margin: float = 0.1) -> Array:

@@ -4,105 +4,212 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from autopeft.configuration import BoundSpace
-from autopeft.objectives import Objective
+import numpy as np
+
+from autopeft.configuration import BoundSpace, OptionValue
+from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Source, Suggestion
+from autopeft.samplers._candidates import point_source
 from autopeft.samplers._design import Design
 from autopeft.samplers._encoding import Encoder
-from autopeft.samplers._goal import Goal, make_goal
-from autopeft.samplers._history import Evidence, History, Observation
+from autopeft.samplers._feasibility import Feasibility
+from autopeft.samplers._goal import Evidences, FitSurrogate, Goal, fit_default, make_goal
+from autopeft.samplers._history import Evidence, History, Observation, learned_constraints
+from autopeft.samplers._known import KnownCosts, measured_objectives
 from autopeft.samplers._local_search import maximize
-from autopeft.samplers._points import Point, PointSource
-from autopeft.samplers._surrogate import SurrogateError, reproducible
+from autopeft.samplers._points import Point
+from autopeft.samplers._surrogate import Surrogate, SurrogateError, reproducible
 from autopeft.study import Fidelity, Trial
 
 logger = logging.getLogger(__name__)
 
 #: Search trials from the design before a surrogate decides.
 N_INITIAL = 8
+#: Every so many suggestions, quality within the budget counts alone.
+QUALITY_EVERY = 3
 #: Measured observations without which no surrogate is fitted.
 _MIN_OBSERVATIONS = 4
+#: Decimals of stored encodings and scores.
+_DECIMALS = 6
 
 
 class BayesianSampler:
     """The default sampler.
 
-    The first `N_INITIAL` search trials come from `Design`. From then on one Gaussian process per measured objective is
+    The first `N_INITIAL` search trials come from `Design`. From then on one surrogate per measured objective is
     fitted to all observations, baselines that are points of the space included, and the acquisition function of
     `make_goal` is maximised by local search over feasible configurations that are new. Exactly known costs are never
-    modelled. Unfinished trials and the batch so far are believed to turn out as predicted. Failed and pruned trials
-    count as `Evidence` says. When no surrogate can be fitted, the design goes on and the log says so.
+    modelled. Every third suggestion improves the first measured objective alone: what a user takes home in the end is
+    the best configuration within the budget, and on a logarithmic cost axis it is a small part of the front.
+
+    Unfinished trials and the batch so far are believed to turn out as predicted. Failed and pruned trials count as
+    `Evidence` says. When no surrogate can be fitted, or leave-one-out shows it to be worthless, the design goes on; the
+    log and the suggestion's notes say why.
 
     Args:
         space: What is searched.
         objectives: What is optimised.
         seed: Of the study.
         fidelity: Of the study's search trials.
+        constraints: What must hold; those on known costs are a matter of the points.
+        candidates: The only points that may be proposed; None for all.
+        fit: Fits the surrogate of one objective.
     """
 
-    def __init__(self, *, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity) -> None:
-        self._points = PointSource(space)
+    def __init__(
+        self,
+        *,
+        space: BoundSpace,
+        objectives: tuple[Objective, ...],
+        seed: int,
+        fidelity: Fidelity,
+        constraints: tuple[Constraint, ...] = (),
+        candidates: Sequence[Mapping[str, OptionValue]] | None = None,
+        fit: FitSurrogate = fit_default,
+    ) -> None:
+        self._points = point_source(space, constraints, candidates)
         self._encoder = Encoder(space)
         self._design = Design(self._points, seed=seed)
+        self._costs = KnownCosts(space, objectives)
         self._objectives = objectives
+        self._measured = measured_objectives(objectives)
+        self._constraints = constraints
+        self._learned = learned_constraints(constraints)
         self._seed = seed
         self._fidelity = fidelity
+        self._fit = fit
 
     def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
-        history = History.of(trials, objectives=self._objectives, seed=self._seed, fidelity=self._fidelity)
+        history = History.of(
+            trials,
+            objectives=self._objectives,
+            seed=self._seed,
+            fidelity=self._fidelity,
+            constraints=self._constraints,
+        )
         rng = history.generator(self._seed)
         taken = set(history.taken)
         chosen: list[Suggestion] = []
         with reproducible(int(rng.integers(2**31))):
-            goal = self._goal(history) if history.n_search + n > N_INITIAL else None
+            goal, why = self._goal(history) if history.n_search + n > N_INITIAL else (None, "")
             while len(chosen) < n:
                 index = history.n_search + len(chosen)
-                if goal is None or index < N_INITIAL:
-                    source = Source.INITIAL if index < N_INITIAL else Source.SPACE_FILLING
-                    point = self._design.propose(index, rng, taken)
-                else:
-                    source = Source.MODEL
-                    point = maximize(goal.score, self._points, incumbents=self._incumbents(goal), rng=rng, taken=taken)
-                if point is None:
+                suggestion, point = self._suggest(index, goal, why, rng, taken)
+                if suggestion is None or point is None:
                     break
                 if goal is not None:
                     goal.believe([point])
-                chosen.append(Suggestion(params=point.params, notes={"source": source.value}))
+                chosen.append(suggestion)
                 taken.add(point.fingerprint)
         return chosen
 
-    def _goal(self, history: History) -> Goal | None:
-        """The acquisition function given all trials; None, with a word in the log, if there can be none."""
+    def _suggest(
+        self, index: int, goal: Goal | None, why: str, rng: np.random.Generator, taken: set[str]
+    ) -> tuple[Suggestion | None, Point | None]:
+        """The next suggestion and its point; None if the space is exhausted."""
+        notes: dict[str, Any] = {}
+        if goal is None or index < N_INITIAL:
+            point = self._design.propose(index, rng, taken)
+            notes["source"] = (Source.INITIAL if index < N_INITIAL else Source.SPACE_FILLING).value
+            notes["why"] = "an even cover of costs and tuned layers" if index < N_INITIAL else why
+        else:
+            for_quality = len(self._objectives) > 1 and bool(self._measured) and index % QUALITY_EVERY == 0
+            score = goal.score_quality if for_quality else goal.score
+            point = maximize(score, self._points, incumbents=self._incumbents(goal), rng=rng, taken=taken)
+            notes["source"] = Source.MODEL.value
+            notes["why"] = f"improves {self._measured[0].name}" if for_quality else "improves the front"
+            if point is not None:
+                notes |= self._predictions(goal, point)
+        if point is None:
+            return None, None
+        notes["encoding"] = [round(float(value), _DECIMALS) for value in self._encoder.encode([point])[0]]
+        if goal is not None:
+            notes["leave_one_out"] = {
+                objective.name: model.quality.to_dict()
+                for objective, model in zip(self._measured, goal.surrogates, strict=False)
+            }
+        return Suggestion(params=point.params, notes=notes), point
+
+    def _predictions(self, goal: Goal, point: Point) -> dict[str, Any]:
+        """What the surrogates expect, as natural values of the mean and of one standard deviation around it."""
+        found = {}
+        x = self._encoder.encode([point])
+        for objective, model in zip(self._measured, goal.surrogates, strict=False):
+            mean, deviation = (item.numpy() for item in model.predict(x))
+            ends = [float(model.transform.inverse(mean + side * deviation)[0]) for side in (-1, 0, 1)]
+            natural = [round(objective.sign * value, _DECIMALS) for value in ends]
+            found[objective.name] = {"mean": natural[1], "low": min(natural), "high": max(natural)}
+        return {"predicted": found}
+
+    def _goal(self, history: History) -> tuple[Goal | None, str]:
+        """The acquisition function given all trials; None, and why, if there can be none."""
         inside = [item for item in history.observations if self._fits(item)]
-        known = [item for item in inside if item.values is not None and self._encoder.can_encode(item.configuration)]
-        pending = [item for item in inside if item.values is None and self._encoder.can_encode(item.configuration)]
+        encodable = [item for item in inside if self._encoder.can_encode(item.configuration)]
+        known = [item for item in encodable if item.evidence in (Evidence.MEASURED, Evidence.PRUNED)]
+        failed = [item for item in encodable if item.evidence is Evidence.FAILED]
+        pending = [item for item in encodable if item.evidence is Evidence.PENDING]
         outside = [item for item in inside if item.evidence is Evidence.MEASURED and item not in known]
         n_measured = sum(item.evidence is Evidence.MEASURED for item in known)
-        if n_measured < _MIN_OBSERVATIONS:
-            logger.warning(
-                "Only %d measured trials to learn from, %d are needed: proposing space-filling points.",
-                n_measured,
-                _MIN_OBSERVATIONS,
-            )
-            return None
-        budget = self._points.space.budget
+        if self._measured and n_measured < _MIN_OBSERVATIONS:
+            return None, self._warn(f"only {n_measured} measured trials to learn from, {_MIN_OBSERVATIONS} are needed")
         try:
-            goal = make_goal(
-                self._encoder,
-                self._objectives,
-                known,
-                outside,
-                log_budget=math.inf if budget is None else math.log1p(budget) / math.log(10),
-                seed=self._seed,
+            evidence = Evidences(
+                known=known,
+                outside=outside,
+                log_budget=self._log_budget(),
+                feasibility=self._feasibility(known, failed),
             )
+            goal = make_goal(self._encoder, self._costs, self._measured, evidence, seed=self._seed, fit=self._fit)
         except SurrogateError as error:
-            logger.warning("Proposing space-filling points: %s", error)
-            return None
+            return None, self._warn(str(error))
+        worthless = self._worthless(goal.surrogates)
+        if worthless is not None:
+            return None, self._warn(worthless)
         if pending:
             goal.believe(pending)
-        return goal
+        return goal, ""
+
+    def _worthless(self, surrogates: Sequence[Surrogate]) -> str | None:
+        """Why no surrogate can be trusted; None if one can: where one objective can be learned, the goal is of use."""
+        reasons = []
+        for objective, model in zip(self._measured, surrogates, strict=False):
+            if not model.quality.is_worthless:
+                return None
+            found = model.quality.held_out_rank_correlation
+            correlation = "constant predictions" if found is None else f"a rank correlation of {found:.2f}"
+            reasons.append(
+                f"the model of {objective.name} orders configurations it has not seen no better than chance "
+                f"({correlation} over {model.quality.n_held_out} of them)"
+            )
+        return "; ".join(reasons) or None
+
+    def _feasibility(self, known: Sequence[Observation], failed: Sequence[Observation]) -> Feasibility:
+        """One surrogate per learned constraint, from the trials in which its quantity was measured; one of success."""
+        surrogates: list[Surrogate | None] = []
+        for i, _ in enumerate(self._learned):
+            seen = [(item, value) for item in known if item.constrained and (value := item.constrained[i]) is not None]
+            if len(seen) < _MIN_OBSERVATIONS:
+                surrogates.append(None)
+                continue
+            x = self._encoder.encode([item for item, _ in seen])
+            values = np.array([value for _, value in seen])
+            surrogates.append(self._fit(x, values, np.zeros(len(values))))
+        success = None
+        if failed:
+            x = self._encoder.encode([*known, *failed])
+            success = self._fit(x, np.repeat([1.0, 0.0], [len(known), len(failed)]), np.zeros(len(x)))
+        return Feasibility(constraints=self._learned, surrogates=surrogates, success=success)
+
+    def _warn(self, why: str) -> str:
+        logger.warning("Proposing space-filling points: %s.", why)
+        return why
+
+    def _log_budget(self) -> float:
+        budget = self._points.space.budget
+        return math.inf if budget is None else math.log1p(budget) / math.log(10)
 
     def _incumbents(self, goal: Goal) -> list[Point]:
         """Points of the predicted front; baselines, which came from no point, are not among them."""

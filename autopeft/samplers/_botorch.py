@@ -12,23 +12,23 @@ with warnings.catch_warnings():
     from botorch.acquisition.multi_objective import logei
     from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
     from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
-    from botorch.exceptions import BotorchWarning, ModelFittingError
-    from botorch.fit import fit_gpytorch_mll
+    from botorch.exceptions import BotorchWarning
     from botorch.models import ModelListGP, SingleTaskGP
+    from botorch.models.transforms.input import FilterFeatures
     from botorch.sampling import SobolQMCNormalSampler
-    from gpytorch.mlls import ExactMarginalLogLikelihood
+    from gpytorch.kernels import MaternKernel, ScaleKernel
     from linear_operator.utils.warnings import NumericalWarning
 
 __all__ = [
     "BotorchWarning",
-    "ExactMarginalLogLikelihood",
+    "FilterFeatures",
     "GenericMCMultiOutputObjective",
-    "ModelFittingError",
+    "MaternKernel",
     "ModelListGP",
     "NumericalWarning",
+    "ScaleKernel",
     "SingleTaskGP",
     "SobolQMCNormalSampler",
-    "fit_gpytorch_mll",
     "qLogNoisyExpectedHypervolumeImprovement",
     "without_compiling",
 ]

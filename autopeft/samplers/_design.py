@@ -57,7 +57,7 @@ class Design:
         strong = self._strong()
         if index < len(strong) and strong[index].fingerprint not in taken:
             return strong[index]
-        pool = self._points.draw(rng, _POOL, taken) or self._points.fresh(rng, 1, taken)
+        pool = self._points.pool(rng, _POOL, taken) or self._points.fresh(rng, 1, taken)
         if not pool:
             return None
         stratum = (self._shift + (index + 1) * _RECURRENCE) % 1.0
@@ -71,7 +71,7 @@ class Design:
             for wanted in _experience(self._points.space):
                 answer = express(self._points, wanted, seed=self._seed)
                 size = sum(math.log2(1 + (item.module.size or 1)) for item in wanted.placements)
-                if answer is not None and answer.error <= _TOLERANCE * size:
+                if answer is not None and (self._points.is_finite or answer.error <= _TOLERANCE * size):
                     found.setdefault(answer.point.fingerprint, answer.point)
             self._hand_made = tuple(found.values())
         return self._hand_made

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from autopeft.configuration import BoundSpace, Configuration
+from autopeft.samplers._known import Configured
 from autopeft.samplers._option_columns import OptionColumns
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Array = npt.NDArray[np.float64]
 
@@ -22,18 +19,6 @@ _MAX_DEPTHS = 8
 #: Weight of the columns that tell parts apart: they only break ties between equally sized modules.
 _PART_WEIGHT = 0.3
 _ATTENTION = frozenset({"q", "k", "v", "o", "attention"})
-
-
-class Configured(Protocol):
-    """Whatever has a configuration and its exact cost."""
-
-    @property
-    def configuration(self) -> Configuration:
-        """What is trained."""
-
-    @property
-    def trainable_parameters(self) -> int:
-        """Exact count of it."""
 
 
 class Encoder:
@@ -88,10 +73,6 @@ class Encoder:
             Vectors (n x d).
         """
         return np.array([self._row(item) for item in items], dtype=np.float64).reshape(len(items), self._n_columns)
-
-    def log_cost(self, x: Tensor) -> Tensor:
-        """Read log10(1 + trainable parameters) back from vectors (... x d)."""
-        return x[..., 0] * (self._log_cap / math.log(10))
 
     def _row(self, item: Configured) -> Array:
         counts = np.zeros(self._n_columns)

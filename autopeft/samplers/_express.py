@@ -54,7 +54,7 @@ def express(points: PointSource, wanted: Configuration, *, seed: int) -> Express
     # The same draws for whatever is wanted: compiled points are cached.
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
     target = _modules(wanted)
-    drawn = points.draw(rng, _N_DRAWS, ())
+    drawn = points.pool(rng, _N_DRAWS, ())
     # Switching a family on helps only once its size and parts are near: the starts have the wanted families already.
     missing = {
         point.fingerprint: len(set(wanted.module_types) - set(point.configuration.module_types)) for point in drawn

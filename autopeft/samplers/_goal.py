@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from autopeft.objectives import Direction, Objective, non_dominated_mask
+from autopeft.objectives import Direction, Objective, hypervolume
 from autopeft.samplers._acquisition import log_expected_hypervolume_improvement, log_expected_improvement
-from autopeft.samplers._botorch import (
-    GenericMCMultiOutputObjective,
-    ModelListGP,
-    SobolQMCNormalSampler,
-    qLogNoisyExpectedHypervolumeImprovement,
-    without_compiling,
-)
-from autopeft.samplers._encoding import Configured, Encoder
-from autopeft.samplers._history import (
-    Evidence,
-    Observation,
-    exact_objectives,
-    exact_values,
-    measured_objectives,
-    measured_values,
-)
-from autopeft.samplers._surrogate import Surrogate
+from autopeft.samplers._encoding import Encoder
+from autopeft.samplers._feasibility import Feasibility
+from autopeft.samplers._history import Evidence, Observation, measured_values
+from autopeft.samplers._known import Configured, KnownCosts
+from autopeft.samplers._reference import cheapest_that_counts, exact_reference, front_members, worst_of_front
+from autopeft.samplers._sampled import SampledImprovement
+from autopeft.samplers._surrogate import GaussianProcesses, Surrogate
 
 Array = npt.NDArray[np.float64]
 
-#: The reference point lies this share of the front's range below its worst value ...
-_MARGIN = 0.1
-#: ... and this many decades beyond the largest cost in sight, so that quality at the full budget is worth something.
-_COST_MARGIN = math.log10(2)
-#: Decades below the budget in which a smaller configuration counts as better.
-_DECADES = 1.5
-#: Quasi-random samples of the general acquisition function, and candidates scored at a time.
-_N_SAMPLES = 64
-_CHUNK = 256
+#: (encoded configurations (n x d), natural all-maximise values (n,), further noise (n,)) -> a fitted surrogate.
+FitSurrogate = Callable[[Array, Array, Array], Surrogate]
+
+
+def fit_default(x: Array, y: Array, noise_sd: Array) -> Surrogate:
+    """The surrogate of the default sampler."""
+    return GaussianProcesses.fit(x, y, noise_sd=noise_sd)
 
 
 class Goal(Protocol):
@@ -51,216 +38,219 @@ class Goal(Protocol):
     def incumbents(self) -> Sequence[Configured]:
         """Members of the predicted front, the best in the first measured objective first."""
 
+    @property
+    def surrogates(self) -> Sequence[Surrogate]:
+        """Of the measured objectives, in their order."""
+
     def score(self, items: Sequence[Configured]) -> Array:
-        """Acquisition values (n,), larger is better."""
+        """Logarithm of the expected improvement of the front (n,), larger is better."""
+
+    def score_quality(self, items: Sequence[Configured]) -> Array:
+        """Logarithm of the expected improvement of the first measured objective alone (n,), larger is better."""
 
     def believe(self, items: Sequence[Configured]) -> None:
         """Count configurations as on their way."""
 
 
-def make_goal(
-    encoder: Encoder,
-    objectives: Sequence[Objective],
-    known: Sequence[Observation],
-    outside: Sequence[Observation],
-    *,
-    log_budget: float,
-    seed: int,
-) -> Goal:
-    """Fit the surrogates and choose the acquisition function.
-
-    - nothing measured: the best exact value;
-    - one measured objective, at most one exact: expected (hypervolume) improvement in closed form, in logs;
-    - otherwise: `qLogNoisyExpectedHypervolumeImprovement`, exact values taken from the encoded point (Ament et al.,
-      arXiv 2310.20708; Daulton et al., arXiv 2105.08195).
+@dataclass(frozen=True, kw_only=True)
+class Evidences:
+    """What a goal is made from.
 
     Args:
-        encoder: Of the space.
-        objectives: Of the study.
         known: Observations with values whose configuration can be encoded; those MEASURED may be on the front.
         outside: Measured observations that cannot be encoded: they cannot teach the surrogate, but what they reached is
             reached (by the closed forms; the general case leaves them out).
-        log_budget: log10(1 + budget); inf if there is none.
+        log_budget: log10(1 + budget) in parameters; inf if there is none.
+        feasibility: Learned constraints.
+    """
+
+    known: Sequence[Observation]
+    outside: Sequence[Observation] = ()
+    log_budget: float
+    feasibility: Feasibility = field(default_factory=Feasibility)
+
+
+def make_goal(
+    encoder: Encoder,
+    costs: KnownCosts,
+    measured: Sequence[Objective],
+    evidence: Evidences,
+    *,
+    seed: int,
+    fit: FitSurrogate = fit_default,
+) -> Goal:
+    """Fit the surrogates and choose the acquisition function.
+
+    - nothing measured: the exact gain in hypervolume;
+    - one measured objective, at most one exact: expected (hypervolume) improvement in closed form, in logs;
+    - otherwise: `qLogNoisyExpectedHypervolumeImprovement`, exact values taken as given (Ament et al.,
+      arXiv 2310.20708; Daulton et al., arXiv 2105.08195).
+
+    Learned constraints multiply the improvement by the probability that they hold (Gardner et al., "Bayesian
+    optimization with inequality constraints", ICML 2014); while nothing measured holds them, that probability is all.
+
+    Args:
+        encoder: Of the space.
+        costs: The exact objectives.
+        measured: The other objectives.
+        evidence: What is known.
         seed: Of the quasi-random samples.
+        fit: Fits one surrogate.
 
     Raises:
-        SurrogateError: If a Gaussian process cannot be fitted.
+        SurrogateError: If a surrogate cannot be fitted.
     """
-    measured, exact = measured_objectives(objectives), exact_objectives(objectives)
+    exact = _Exact(costs, evidence.log_budget)
     if not measured:
-        return _ExactGoal(exact[0])
-    x = encoder.encode(known)
-    surrogates = [Surrogate(x, y) for y in measured_values(known, len(measured)).T]
-    reached = [item for item in known if item.evidence is Evidence.MEASURED]
-    if len(measured) == 1:
-        done = np.hstack([measured_values(outside, 1), _exact(outside, exact, log_budget)])
-        return _ClosedGoal(encoder, surrogates[0], exact, reached, done, log_budget=log_budget)
-    return _SampledGoal(encoder, surrogates, exact, reached, log_budget=log_budget, seed=seed)
+        return _ExactGoal(exact, evidence)
+    x = encoder.encode(evidence.known)
+    values = measured_values(evidence.known, len(measured))
+    noise = np.array([item.noise_sd or (0.0,) * len(measured) for item in evidence.known], dtype=np.float64).reshape(
+        values.shape
+    )
+    surrogates = [fit(x, y, sd) for y, sd in zip(values.T, noise.T, strict=True)]
+    return _ModelGoal(encoder, surrogates, exact, evidence, seed=seed)
+
+
+class _Exact:
+    """All-maximise exact values, a minimised parameter count as far as cheaper is better."""
+
+    def __init__(self, costs: KnownCosts, log_budget: float) -> None:
+        self._costs = costs
+        self._log_budget = log_budget
+        self.objectives = costs.objectives
+
+    def unlimited(self, items: Sequence[Configured]) -> Array:
+        """Values (n x k), cheaper always better."""
+        return self._costs.values(items)
+
+    def values(self, items: Sequence[Configured]) -> Array:
+        """Values (n x k)."""
+        values = self._costs.values(items)
+        for column, objective in zip(values.T, self.objectives, strict=True):
+            if objective.name == "trainable_parameters" and objective.direction is Direction.MINIMIZE:
+                np.minimum(column, cheapest_that_counts(self._log_budget), out=column)
+        return values
+
+    def reference(self, values: Array) -> Array:
+        """Reference (k,)."""
+        return exact_reference(self.objectives, values, self._log_budget)
 
 
 class _ExactGoal:
-    """Nothing to learn: the smallest (or largest) new configuration."""
+    """Nothing to learn: the new configuration that adds most hypervolume, or is best where there is one objective."""
 
-    def __init__(self, objective: Objective) -> None:
-        self._objective = objective
+    def __init__(self, exact: _Exact, evidence: Evidences) -> None:
+        self._exact = exact
+        self._feasibility = evidence.feasibility
+        reached = [item for item in evidence.known if item.evidence is Evidence.MEASURED]
+        self._front = exact.values(reached)
         self.incumbents: tuple[Configured, ...] = ()
+        self.surrogates: tuple[Surrogate, ...] = ()
 
     def score(self, items: Sequence[Configured]) -> Array:
-        return np.array([exact_values(item.trainable_parameters, [self._objective])[0] for item in items])
+        if len(self._exact.objectives) == 1:
+            return self._exact.unlimited(items)[:, 0]
+        values = self._exact.values(items)
+        reference = self._exact.reference(np.vstack([values, self._front]))
+        before = hypervolume(self._front, reference)
+        gains = [hypervolume(np.vstack([self._front, row]), reference) - before for row in values]
+        return np.asarray(gains) + 1e-9 * values.sum(axis=1)
+
+    def score_quality(self, items: Sequence[Configured]) -> Array:
+        return self.score(items)
 
     def believe(self, items: Sequence[Configured]) -> None:
-        del items
+        self._front = np.vstack([self._front, self._exact.values(items)])
 
 
-class _ClosedGoal:
-    """Expected improvement, or hypervolume improvement beside an exact cost, on the predicted front."""
+class _ModelGoal:
+    """Improvement of the predicted front: in closed form where there is one, else sampled."""
 
     def __init__(
-        self,
-        encoder: Encoder,
-        surrogate: Surrogate,
-        exact: Sequence[Objective],
-        reached: Sequence[Configured],
-        outside: Array,
-        *,
-        log_budget: float,
+        self, encoder: Encoder, surrogates: Sequence[Surrogate], exact: _Exact, evidence: Evidences, *, seed: int
     ) -> None:
         self._encoder = encoder
-        self._surrogate = surrogate
+        self.surrogates = surrogates
         self._exact = exact
-        self._log_budget = log_budget
-        self._reached = list(reached)
-        self._outside = outside
+        self._feasibility = evidence.feasibility
+        self._seed = seed
+        measured = [item for item in evidence.known if item.evidence is Evidence.MEASURED]
+        self._reached: list[Configured] = [item for item in measured if self._feasibility.holds(item)]
+        n_objectives = len(surrogates) + len(exact.objectives)
+        self._has_closed_form = len(surrogates) == 1 and n_objectives <= 2
+        outside = [item for item in evidence.outside if self._feasibility.holds(item)]
+        done = measured_values(outside, len(surrogates))
+        done = np.column_stack([model.transform(y) for model, y in zip(surrogates, done.T, strict=True)])
+        self._outside = np.hstack([done, exact.values(outside)]).reshape(len(outside), n_objectives)
+        self._sampled: SampledImprovement | None = None
+        self.incumbents: tuple[Configured, ...] = ()
         self._update()
+        if self._reached and not self._has_closed_form:
+            self._sampled = self._make_sampled()
 
     def score(self, items: Sequence[Configured]) -> Array:
-        mean, deviation = self._surrogate.predict(self._encoder.encode(items))
-        if not self._exact:
-            return log_expected_improvement(mean, deviation, float(self._values.max())).numpy()
-        return log_expected_hypervolume_improvement(
-            mean,
-            deviation,
-            -torch.as_tensor(_exact(items, self._exact, self._log_budget)[:, 0]),
-            front_values=torch.as_tensor(self._values),
-            front_costs=-torch.as_tensor(self._exact_values[:, 0]),
-            reference_value=self._reference,
-            reference_cost=-_exact_reference(self._exact, self._exact_values, self._log_budget)[0],
-        ).numpy()
+        x = self._encoder.encode(items)
+        allowed = self._feasibility.log_probability(x)
+        if not self._reached:
+            return allowed
+        if self._sampled is not None:
+            return self._sampled.score(x, self._exact.values(items)) + allowed
+        if not self._exact.objectives:
+            return self._improvement(x) + allowed
+        mean, deviation = self.surrogates[0].predict(x)
+        k = len(self.surrogates)
+        return (
+            log_expected_hypervolume_improvement(
+                mean,
+                deviation,
+                -torch.as_tensor(self._exact.values(items)[:, 0]),
+                front_values=torch.as_tensor(self._values[:, 0]),
+                front_costs=-torch.as_tensor(self._values[:, k]),
+                reference_value=float(self._reference[0]),
+                reference_cost=-float(self._reference[k]),
+            ).numpy()
+            + allowed
+        )
+
+    def score_quality(self, items: Sequence[Configured]) -> Array:
+        x = self._encoder.encode(items)
+        allowed = self._feasibility.log_probability(x)
+        return self._improvement(x) + allowed if self._reached else allowed
 
     def believe(self, items: Sequence[Configured]) -> None:
-        self._surrogate.believe(self._encoder.encode(items))
-        self._reached += items
+        x = self._encoder.encode(items)
+        for surrogate in self.surrogates:
+            surrogate.believe(x)
+        self._feasibility.believe(x)
+        if self._reached:
+            self._reached += items
         self._update()
+        if self._sampled is not None:
+            self._sampled.believe(x, self._exact.values(items))
+
+    def _improvement(self, x: Array) -> Array:
+        mean, deviation = self.surrogates[0].predict(x)
+        return log_expected_improvement(mean, deviation, float(self._values[:, 0].max())).numpy()
 
     def _update(self) -> None:
         """Predict what has been reached: means carry less noise than measurements."""
-        mean, _ = self._surrogate.predict(self._encoder.encode(self._reached))
-        self._values = np.concatenate([mean.numpy(), self._outside[:, 0]])
-        self._exact_values = np.vstack([_exact(self._reached, self._exact, self._log_budget), self._outside[:, 1:]])
-        combined = np.column_stack([self._values, self._exact_values])
-        self._reference = float(_worst_of_front(combined)[0])
-        self.incumbents = _front_members(self._reached, combined[: len(self._reached)])
+        if not self._reached:
+            return
+        x = self._encoder.encode(self._reached)
+        means = np.column_stack([model.predict(x)[0].numpy() for model in self.surrogates])
+        here = np.hstack([means, self._exact.values(self._reached)])
+        self._values = np.vstack([here, self._outside])
+        self._reference = worst_of_front(self._values)
+        k = len(self.surrogates)
+        self._reference[k:] = self._exact.reference(self._values[:, k:])
+        self.incumbents = tuple(self._reached[i] for i in front_members(here))
 
-
-class _SampledGoal:
-    """`qLogNoisyExpectedHypervolumeImprovement` over several surrogates, exact values read off the encoded point."""
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        surrogates: Sequence[Surrogate],
-        exact: Sequence[Objective],
-        reached: Sequence[Configured],
-        *,
-        log_budget: float,
-        seed: int,
-    ) -> None:
-        self._encoder = encoder
-        self._exact = exact
-        x = encoder.encode(reached)
-        # Standardised values: the smoothing of the acquisition function is tuned to unit scale.
-        means = torch.stack([item.predict_standardized(x)[0] for item in surrogates], dim=-1).numpy()
-        self._log_budget = log_budget
-        values = np.hstack([means, _exact(reached, self._exact, log_budget)])
-        reference = _worst_of_front(values)
-        reference[len(surrogates) :] = _exact_reference(self._exact, values[:, len(surrogates) :], log_budget)
-        self.incumbents = _front_members(reached, values)
-        self._pending: list[Configured] = []
-        with without_compiling():
-            self._acquisition = qLogNoisyExpectedHypervolumeImprovement(
-                model=ModelListGP(*[item.model for item in surrogates]),
-                ref_point=reference.tolist(),
-                X_baseline=torch.as_tensor(x),
-                sampler=SobolQMCNormalSampler(torch.Size([_N_SAMPLES]), seed=seed),
-                objective=GenericMCMultiOutputObjective(self._append_exact),
-                prune_baseline=True,
-            )
-
-    def score(self, items: Sequence[Configured]) -> Array:
-        x = torch.as_tensor(self._encoder.encode(items)).unsqueeze(-2)  # n x 1 x d
-        with torch.no_grad():
-            return torch.cat([self._acquisition(chunk) for chunk in x.split(_CHUNK)]).numpy()
-
-    def believe(self, items: Sequence[Configured]) -> None:
-        self._pending += items
-        self._acquisition.set_X_pending(torch.as_tensor(self._encoder.encode(self._pending)))
-
-    def _append_exact(self, samples: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: N803 - BoTorch names it so
-        """Measured samples (... x q x m1) beside the exact values of their points (... x q x m)."""
-        if not self._exact:
-            return samples
-        if X is None:
-            raise ValueError("exact values are read off the points, but none were given.")
-        exact = self._encoder.log_cost(X)
-        if self._exact[0].direction is Direction.MINIMIZE:
-            exact = (-exact).clamp_max(_cheapest_that_counts(self._log_budget))
-        exact = exact.expand(samples.shape[:-1])
-        return torch.cat([samples, exact.unsqueeze(-1)], dim=-1)
-
-
-def _exact(items: Sequence[Configured], exact: Sequence[Objective], log_budget: float) -> Array:
-    """All-maximise exact values (n x number of exact objectives), a minimised cost as far as cheaper is better."""
-    rows = [exact_values(item.trainable_parameters, exact) for item in items]
-    values = np.array(rows, dtype=np.float64).reshape(len(items), len(exact))
-    for column, objective in zip(values.T, exact, strict=True):
-        if objective.direction is Direction.MINIMIZE:
-            np.minimum(column, _cheapest_that_counts(log_budget), out=column)
-    return values
-
-
-def _cheapest_that_counts(log_budget: float) -> float:
-    """The all-maximise cost beyond which cheaper is no better: `_DECADES` below the budget.
-
-    On a logarithmic axis every decade weighs the same, so that the search would spend as much on configurations of a
-    few hundred parameters, which hardly differ from training the head alone, as on those that use the budget.
-    """
-    return math.inf if log_budget == math.inf else _DECADES - log_budget
-
-
-def _exact_reference(exact: Sequence[Objective], values: Array, log_budget: float) -> Array:
-    """The exact part of the reference point: beyond what is in sight, and beyond the budget of a minimised cost."""
-    worst = [
-        min(column.min(), -log_budget)
-        if objective.direction is Direction.MINIMIZE and log_budget < math.inf
-        else column.min()
-        for objective, column in zip(exact, values.T, strict=True)
-    ]
-    return np.array(worst, dtype=np.float64) - _COST_MARGIN
-
-
-def _worst_of_front(values: Array) -> Array:
-    """The worst value of each objective on the front, moved out by `_MARGIN` of its range there.
-
-    The front, not all data: one collapsed trial would otherwise make every cheap configuration look like progress.
-    A front without range borrows that of all data.
-    """
-    front = values[non_dominated_mask(values)]
-    span = np.ptp(front, axis=0)
-    span = np.where(span > 0, span, np.ptp(values, axis=0))
-    return np.asarray(front.min(axis=0) - _MARGIN * np.where(span > 0, span, 1.0))
-
-
-def _front_members(items: Sequence[Configured], values: Array) -> tuple[Configured, ...]:
-    """The non-dominated ones, the best in the first objective first."""
-    members = np.flatnonzero(non_dominated_mask(values))
-    return tuple(items[int(i)] for i in sorted(members, key=lambda i: -values[i, 0]))
+    def _make_sampled(self) -> SampledImprovement:
+        return SampledImprovement(
+            self.surrogates,
+            self._encoder.encode(self._reached),
+            self._exact.values(self._reached),
+            reference=self._reference,
+            seed=self._seed,
+        )

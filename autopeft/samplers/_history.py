@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from autopeft.configuration import Configuration, OptionValue
-from autopeft.objectives import Direction, Objective, to_maximization
+from autopeft.objectives import Constraint, Objective, to_maximization
+from autopeft.samplers._known import KNOWN_COSTS, measured_objectives
+from autopeft.samplers._rungs import RungGains
 from autopeft.study import Fidelity, Trial, TrialKind, TrialState
 
 #: Failures that the configuration itself causes. A lost worker or a program error says nothing about quality.
@@ -22,9 +23,11 @@ class Evidence(StrEnum):
     """How a trial counts.
 
     MEASURED: completed with every objective; the only kind that can be a member of a front.
-    PRUNED: stopped early with every objective; its values are a pessimistic observation.
-    FAILED: diverged or ran out of memory; counts as the worst measured value of each objective, and not at all while
-        nothing has been measured (policy "worst observed": a failure teaches, but never with an invented number).
+    PRUNED: stopped early with every objective; policy "extrapolated": its last value, moved by what completed trials
+        gained from that rung to their end, with the spread of these gains as further noise (see `RungGains`).
+    FAILED: diverged or ran out of memory. Where success can be modelled it counts as a failure to succeed and nothing
+        else (policy "probability of success", see `Feasibility`); samplers that need a value take the worst measured
+        one of each objective, and ignore it while nothing has been measured (policy "worst observed").
     PENDING: waiting or running; believed to turn out as predicted.
     """
 
@@ -45,7 +48,11 @@ class Observation:
         configuration: What was trained.
         params: The point it came from; None for baselines.
         trainable_parameters: Exact count.
-        values: All-maximise values of the measured objectives, in their order; None while PENDING.
+        values: All-maximise values of the measured objectives, in their order; None while PENDING; the worst measured
+            ones if FAILED.
+        noise_sd: Further standard deviations of `values`, beside what every measurement has; None for none.
+        constrained: Natural values of what is constrained but only measured, in the order of these constraints, None
+            where it was not measured; None while PENDING or FAILED.
     """
 
     number: int
@@ -55,6 +62,8 @@ class Observation:
     params: Mapping[str, OptionValue] | None
     trainable_parameters: int
     values: tuple[float, ...] | None
+    noise_sd: tuple[float, ...] | None = None
+    constrained: tuple[float | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +81,15 @@ class History:
     observations: tuple[Observation, ...]
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], *, objectives: Sequence[Objective], seed: int, fidelity: Fidelity) -> History:
+    def of(
+        cls,
+        trials: Sequence[Trial],
+        *,
+        objectives: Sequence[Objective],
+        seed: int,
+        fidelity: Fidelity,
+        constraints: Sequence[Constraint] = (),
+    ) -> History:
         """Read the trials.
 
         Args:
@@ -80,22 +97,28 @@ class History:
             objectives: Of the study; those that are not known exactly are read off the search split.
             seed: Of the study's search trials. Trials of another seed are observations but take no configuration.
             fidelity: Of the study's search trials.
+            constraints: Of the study; those on known costs are ignored.
         """
         relevant = sorted(
             (item for item in trials if item.kind is not TrialKind.CONFIRMATION), key=lambda item: item.number
         )
         here = [item for item in relevant if item.draft.fidelity == fidelity]
-        measured = measured_objectives(objectives)
-        seen = [observation for item in here if (observation := _observe(item, measured)) is not None]
+        reader = _Reader(here, measured_objectives(objectives), learned_constraints(constraints))
+        seen = [observation for item in here if (observation := reader.observe(item)) is not None]
         return cls(
             n_search=sum(item.kind is TrialKind.SEARCH for item in relevant),
             taken=frozenset(item.configuration.fingerprint for item in here if item.draft.seed == seed),
-            observations=tuple(_with_worst_values(seen, measured)),
+            observations=tuple(_with_worst_values(seen, len(reader.measured))),
         )
 
     def generator(self, seed: int) -> np.random.Generator:
         """Random numbers that depend on the study's seed and the number of search trials, and on nothing else."""
         return np.random.default_rng(np.random.SeedSequence([seed, self.n_search]))
+
+
+def learned_constraints(constraints: Sequence[Constraint]) -> list[Constraint]:
+    """Those on quantities that only a trial can tell."""
+    return [item for item in constraints if not item.allowed and item.name not in KNOWN_COSTS]
 
 
 def measured_values(observations: Sequence[Observation], n_measured: int) -> npt.NDArray[np.float64]:
@@ -104,57 +127,54 @@ def measured_values(observations: Sequence[Observation], n_measured: int) -> npt
     return np.array(rows, dtype=np.float64).reshape(len(observations), n_measured)
 
 
-def exact_objectives(objectives: Sequence[Objective]) -> list[Objective]:
-    """Those whose value is a closed form of the configuration."""
-    return [item for item in objectives if item.is_known and item.name == "trainable_parameters"]
+class _Reader:
+    """Turns trials into observations."""
+
+    def __init__(
+        self, trials: Sequence[Trial], measured: Sequence[Objective], constraints: Sequence[Constraint]
+    ) -> None:
+        self.measured = measured
+        self._constraints = constraints
+        self._gains = RungGains(trials, [item.name for item in measured])
+
+    def observe(self, trial: Trial) -> Observation | None:
+        """The trial as evidence, worst values not yet filled in; None if it says nothing."""
+        values: tuple[float, ...] | None = None
+        noise: tuple[float, ...] | None = None
+        constrained: tuple[float | None, ...] | None = None
+        if not trial.state.is_finished:
+            evidence = Evidence.PENDING
+        elif trial.state is TrialState.FAILED:
+            if trial.failure is None or trial.failure.reason not in BLAMED_FAILURES:
+                return None
+            evidence = Evidence.FAILED
+        else:
+            natural = [value for item in self.measured if (value := trial.value(item.name)) is not None]
+            if len(natural) < len(self.measured):
+                return None
+            evidence = Evidence.MEASURED
+            if trial.state is TrialState.PRUNED:
+                evidence = Evidence.PRUNED
+                natural, noise = self._gains.extrapolate(trial, natural)
+            values = tuple(float(value) for value in to_maximization([natural], self.measured)[0])
+            constrained = tuple(trial.value(item.name) for item in self._constraints)
+        return Observation(
+            number=trial.number,
+            kind=trial.kind,
+            evidence=evidence,
+            configuration=trial.configuration,
+            params=trial.draft.params,
+            trainable_parameters=trial.draft.trainable_parameters,
+            values=values,
+            noise_sd=noise,
+            constrained=constrained if evidence is Evidence.MEASURED else None,
+        )
 
 
-def measured_objectives(objectives: Sequence[Objective]) -> list[Objective]:
-    """Those that only a trial can tell."""
-    exact = exact_objectives(objectives)
-    return [item for item in objectives if item not in exact]
-
-
-def exact_values(trainable_parameters: int, objectives: Sequence[Objective]) -> list[float]:
-    """All-maximise values of the exactly known objectives, on a logarithmic scale, log10(1 + count).
-
-    Costs known in advance span orders of magnitude; a decade saved counts the same everywhere.
-    """
-    logarithm = math.log1p(trainable_parameters) / math.log(10)
-    exact = exact_objectives(objectives)
-    return [logarithm if item.direction is Direction.MAXIMIZE else -logarithm for item in exact]
-
-
-def _observe(trial: Trial, measured: Sequence[Objective]) -> Observation | None:
-    """The trial as evidence, worst values not yet filled in; None if it says nothing."""
-    values: tuple[float, ...] | None = None
-    if not trial.state.is_finished:
-        evidence = Evidence.PENDING
-    elif trial.state is TrialState.FAILED:
-        if trial.failure is None or trial.failure.reason not in BLAMED_FAILURES:
-            return None
-        evidence = Evidence.FAILED
-    else:
-        natural = [value for item in measured if (value := trial.value(item.name)) is not None]
-        if len(natural) < len(measured):
-            return None
-        evidence = Evidence.MEASURED if trial.state is TrialState.COMPLETE else Evidence.PRUNED
-        values = tuple(float(value) for value in to_maximization(natural, measured))
-    return Observation(
-        number=trial.number,
-        kind=trial.kind,
-        evidence=evidence,
-        configuration=trial.configuration,
-        params=trial.draft.params,
-        trainable_parameters=trial.draft.trainable_parameters,
-        values=values,
-    )
-
-
-def _with_worst_values(seen: Sequence[Observation], measured: Sequence[Objective]) -> list[Observation]:
+def _with_worst_values(seen: Sequence[Observation], n_measured: int) -> list[Observation]:
     """Give failures the worst measured value of each objective; drop them while nothing is measured."""
     successes = [item.values for item in seen if item.evidence is Evidence.MEASURED and item.values is not None]
     if not successes:
         return [item for item in seen if item.evidence is not Evidence.FAILED]
-    worst = tuple(min(values[j] for values in successes) for j in range(len(measured)))
+    worst = tuple(min(values[j] for values in successes) for j in range(n_measured))
     return [replace(item, values=worst) if item.evidence is Evidence.FAILED else item for item in seen]

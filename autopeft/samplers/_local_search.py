@@ -50,7 +50,7 @@ def maximize(
             scored.update({point.fingerprint: (float(value), point) for point, value in zip(new, values, strict=True)})
         return [scored[fingerprint] for fingerprint in allowed]
 
-    pool = points.draw(rng, _N_DRAWS, taken)
+    pool = points.pool(rng, _N_DRAWS, taken)
     for incumbent in incumbents[:_MAX_INCUMBENTS]:
         pool += points.neighbours(incumbent, rng)
     ranked = sorted(add(pool), key=_value, reverse=True)

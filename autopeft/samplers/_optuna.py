@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autopeft.configuration import BoundSpace, OptionValue, Parameter
-from autopeft.objectives import Objective
+from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Source, Suggestion
+from autopeft.samplers._candidates import point_source
 from autopeft.samplers._express import Recognizer
-from autopeft.samplers._history import Evidence, History, Observation, exact_values, measured_objectives
-from autopeft.samplers._points import Point, PointSource
+from autopeft.samplers._history import Evidence, History, Observation
+from autopeft.samplers._known import KnownCosts
+from autopeft.samplers._points import Point
 from autopeft.samplers._values import random_value
 from autopeft.study import Fidelity, Trial
 
@@ -43,14 +45,25 @@ class OptunaSampler:
         objectives: What is optimised.
         seed: Of the study.
         fidelity: Of the study's search trials.
+        constraints: Those on known costs are kept.
+        candidates: The only points that may be proposed; None for all.
     """
 
     def __init__(
-        self, name: str, *, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity
+        self,
+        name: str,
+        *,
+        space: BoundSpace,
+        objectives: tuple[Objective, ...],
+        seed: int,
+        fidelity: Fidelity,
+        constraints: tuple[Constraint, ...] = (),
+        candidates: Sequence[Mapping[str, OptionValue]] | None = None,
     ) -> None:
         self._name = name
-        self._points = PointSource(space)
+        self._points = point_source(space, constraints, candidates)
         self._recognizer = Recognizer(self._points, seed=seed)
+        self._costs = KnownCosts(space, objectives)
         self._objectives = objectives
         self._seed = seed
         self._fidelity = fidelity
@@ -120,10 +133,9 @@ class OptunaSampler:
 
     def _values(self, item: Observation) -> list[float]:
         """All-maximise values in the order of the objectives."""
-        exact = iter(exact_values(item.trainable_parameters, self._objectives))
+        exact = iter(self._costs.values([item])[0].tolist())
         measured = iter(item.values or ())
-        is_measured = measured_objectives(self._objectives)
-        return [next(measured) if objective in is_measured else next(exact) for objective in self._objectives]
+        return [next(exact if item in self._costs.objectives else measured) for item in self._objectives]
 
 
 def _flat(

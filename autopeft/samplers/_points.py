@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autopeft.configuration import BoundSpace, Configuration, OptionValue
 from autopeft.exceptions import InfeasibleError
+from autopeft.objectives import EXPORT_CLASS, Constraint
+from autopeft.samplers._known import KNOWN_COSTS, known_cost
 from autopeft.samplers._values import FEW, exchanges, grid, random_value
 
 Params = dict[str, OptionValue]
@@ -41,10 +43,15 @@ class PointSource:
 
     Args:
         space: What is searched; its compiler decides what is feasible.
+        constraints: Of the study. Those on known costs and on the export class decide, too; the others are ignored.
     """
 
-    def __init__(self, space: BoundSpace) -> None:
+    #: Whether `pool` holds everything there is.
+    is_finite = False
+
+    def __init__(self, space: BoundSpace, *, constraints: Sequence[Constraint] = ()) -> None:
         self.space = space
+        self._constraints = [item for item in constraints if item.name in KNOWN_COSTS or item.name == EXPORT_CLASS]
         self._cache: dict[tuple[tuple[str, OptionValue], ...], Point | None] = {}
 
     def make(self, params: Mapping[str, OptionValue]) -> Point | None:
@@ -77,6 +84,10 @@ class PointSource:
             if point is not None and point.fingerprint not in taken:
                 found.setdefault(point.fingerprint, point)
         return list(found.values())
+
+    def pool(self, rng: np.random.Generator, n: int, taken: Collection[str]) -> list[Point]:
+        """Points among which something is maximised: draws, or everything that is left where that can be listed."""
+        return self.draw(rng, n, taken)
 
     def fresh(self, rng: np.random.Generator, n: int, taken: Collection[str]) -> list[Point]:
         """New feasible points, uniformly drawn; where drawing no longer finds any, the space is counted out.
@@ -168,12 +179,23 @@ class PointSource:
             configuration = self.space.compile(params)
         except InfeasibleError:
             return None
-        return Point(
+        point = Point(
             params=dict(params),
             configuration=configuration,
             trainable_parameters=self.space.parameter_count(configuration),
             fingerprint=configuration.fingerprint,
         )
+        return point if all(self._keeps(point, item) for item in self._constraints) else None
+
+    def _keeps(self, point: Point, constraint: Constraint) -> bool:
+        if constraint.name == EXPORT_CLASS:
+            return self._export_classes(point.configuration) <= set(constraint.allowed)
+        return constraint.allows(known_cost(constraint.name, point, self.space))
+
+    def _export_classes(self, configuration: Configuration) -> set[str]:
+        # A type that does not say can be exported as our own peft type only.
+        types = [self.space.module_types[name] for name in configuration.module_types]
+        return {str(getattr(item, "export_class", "own")) for item in types}
 
     def _assignments(self, params: Params, values: Mapping[str, list[OptionValue]]) -> Iterator[Params]:
         """Every complete assignment that extends this one, depth first."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from autopeft.configuration import BoundSpace
-from autopeft.objectives import Objective
+from autopeft.configuration import BoundSpace, OptionValue
+from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Source, Suggestion
+from autopeft.samplers._candidates import point_source
 from autopeft.samplers._history import History
-from autopeft.samplers._points import PointSource
 from autopeft.study import Fidelity, Trial
 
 
@@ -20,10 +20,21 @@ class RandomSampler:
         objectives: What is optimised; ignored.
         seed: Of the study.
         fidelity: Of the study's search trials.
+        constraints: Those on known costs are kept.
+        candidates: The only points that may be proposed; None for all.
     """
 
-    def __init__(self, *, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity) -> None:
-        self._points = PointSource(space)
+    def __init__(
+        self,
+        *,
+        space: BoundSpace,
+        objectives: tuple[Objective, ...],
+        seed: int,
+        fidelity: Fidelity,
+        constraints: tuple[Constraint, ...] = (),
+        candidates: Sequence[Mapping[str, OptionValue]] | None = None,
+    ) -> None:
+        self._points = point_source(space, constraints, candidates)
         self._objectives = objectives
         self._seed = seed
         self._fidelity = fidelity

@@ -2,51 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from autopeft.configuration import BoundSpace
-from autopeft.exceptions import UnknownNameError
-from autopeft.objectives import Objective
+from autopeft.configuration import BoundSpace, OptionValue
+from autopeft.exceptions import UnknownNameError, UsageError
+from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Sampler
 from autopeft.samplers._optuna import OptunaSampler
 from autopeft.samplers._random import RandomSampler
 from autopeft.study import Fidelity
+
+#: The volume of improvements grows out of hand with more.
+MAX_OBJECTIVES = 4
 
 
 class SamplerFactory(Protocol):
     """Builds a sampler for one study."""
 
     def __call__(
-        self, *, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity
+        self,
+        *,
+        space: BoundSpace,
+        objectives: tuple[Objective, ...],
+        seed: int,
+        fidelity: Fidelity,
+        constraints: tuple[Constraint, ...] = (),
+        candidates: Sequence[Mapping[str, OptionValue]] | None = None,
     ) -> Sampler: ...
 
 
-def _bayesian(*, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity) -> Sampler:
+def _bayesian(**study: Any) -> Sampler:
     # BoTorch takes seconds to import; only this sampler needs it.
     from autopeft.samplers._bayesian import BayesianSampler
 
-    return BayesianSampler(space=space, objectives=objectives, seed=seed, fidelity=fidelity)
-
-
-def _tpe(*, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity) -> Sampler:
-    return OptunaSampler("tpe", space=space, objectives=objectives, seed=seed, fidelity=fidelity)
-
-
-def _nsga2(*, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity) -> Sampler:
-    return OptunaSampler("nsga2", space=space, objectives=objectives, seed=seed, fidelity=fidelity)
+    return BayesianSampler(**study)
 
 
 #: Every sampler by the name the user types; `bayesian` is the default of a search.
 SAMPLERS: dict[str, SamplerFactory] = {
     "bayesian": _bayesian,
-    "nsga2": _nsga2,
+    "nsga2": functools.partial(OptunaSampler, "nsga2"),
     "random": RandomSampler,
-    "tpe": _tpe,
+    "tpe": functools.partial(OptunaSampler, "tpe"),
 }
 
 
 def make_sampler(
-    name: str, *, space: BoundSpace, objectives: tuple[Objective, ...], seed: int, fidelity: Fidelity
+    name: str,
+    *,
+    space: BoundSpace,
+    objectives: tuple[Objective, ...],
+    seed: int,
+    fidelity: Fidelity,
+    constraints: tuple[Constraint, ...] = (),
+    candidates: Sequence[Mapping[str, OptionValue]] | None = None,
 ) -> Sampler:
     """Build a sampler.
 
@@ -56,10 +67,26 @@ def make_sampler(
         objectives: What is optimised.
         seed: Of the study and of its search trials.
         fidelity: Of the study's search trials; trials at another fidelity are ignored.
+        constraints: What every proposal must keep as far as it can be known before training.
+        candidates: The only points that may be proposed, where they have been listed; None for all of the space.
 
     Raises:
         UnknownNameError: If there is no sampler of that name.
+        UsageError: If there are more objectives than `MAX_OBJECTIVES`.
     """
     if name not in SAMPLERS:
         raise UnknownNameError("sampler", name, SAMPLERS)
-    return SAMPLERS[name](space=space, objectives=objectives, seed=seed, fidelity=fidelity)
+    if not 1 <= len(objectives) <= MAX_OBJECTIVES:
+        names = ", ".join(item.name for item in objectives) or "none"
+        raise UsageError(
+            f"a search optimizes 1 to {MAX_OBJECTIVES} objectives, but got {len(objectives)} ({names}); "
+            f"bound some of them with --constraint instead."
+        )
+    return SAMPLERS[name](
+        space=space,
+        objectives=objectives,
+        seed=seed,
+        fidelity=fidelity,
+        constraints=constraints,
+        candidates=candidates,
+    )

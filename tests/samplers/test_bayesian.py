@@ -106,7 +106,7 @@ def test_failures_teach() -> None:
     trials = []
     for trial in random_trials(SMALL, problem, 24):
         fails = trial.configuration.learning_rate > 4e-3
-        changes = {"state": TrialState.FAILED} if fails else {"values": (0.6, 10.0)}
+        changes = {"state": TrialState.FAILED} if fails else {"values": problem.measure(trial.configuration)}
         trials.append(make_trial(trial.number, trial.configuration, SMALL, params=trial.draft.params, **changes))
     proposed = [SMALL.compile(params).learning_rate for params in ask(trials, 6)]
     n_failed = sum(trial.state is TrialState.FAILED for trial in trials)
@@ -160,7 +160,7 @@ def test_too_few_measurements_fall_back_visibly(caplog: pytest.LogCaptureFixture
     ]
     with caplog.at_level(logging.WARNING, logger="autopeft"):
         assert len(sampler().ask(trials, 2)) == 2
-    assert "Only 0 measured trials to learn from" in caplog.text
+    assert "space-filling points: only 0 measured trials to learn from" in caplog.text
 
 
 def test_a_failed_fit_falls_back_visibly(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,12 @@ from autopeft.objectives import Direction, Objective
 from autopeft.samplers import _goal
 from autopeft.samplers._botorch import logei
 from autopeft.samplers._encoding import Encoder
-from autopeft.samplers._goal import _SampledGoal, _worst_of_front, make_goal
+from autopeft.samplers._goal import Evidences, fit_default, make_goal
 from autopeft.samplers._history import Evidence, History, Observation
+from autopeft.samplers._known import KnownCosts, measured_objectives
 from autopeft.samplers._points import Point, PointSource
-from autopeft.samplers._surrogate import Surrogate, reproducible
+from autopeft.samplers._sampled import SampledImprovement
+from autopeft.samplers._surrogate import reproducible
 from autopeft.study import TrialState
 from tests.samplers.problem import (
     ACCURACY,
@@ -46,10 +48,17 @@ def candidates(n: int, *, seed: int) -> list[Point]:
 
 
 def goal_for(
-    objectives: tuple[Objective, ...], known: list[Observation], outside: list[Observation] = ()
+    objectives: tuple[Objective, ...], known: list[Observation], outside: list[Observation] = (), **changes
 ) -> _goal.Goal:
     with reproducible(0):
-        return make_goal(ENCODER, objectives, known, outside, log_budget=LOG_BUDGET, seed=0)
+        return make_goal(
+            ENCODER,
+            KnownCosts(SPACE, objectives),
+            measured_objectives(objectives),
+            Evidences(known=known, outside=outside, log_budget=LOG_BUDGET),
+            seed=0,
+            **changes,
+        )
 
 
 def test_the_sampled_goal_agrees_with_the_closed_form() -> None:
@@ -58,9 +67,15 @@ def test_the_sampled_goal_agrees_with_the_closed_form() -> None:
     closed = goal_for((ACCURACY, PARAMETERS), known)
     new = candidates(60, seed=7)
     with reproducible(0):
-        surrogate = Surrogate(ENCODER.encode(known), np.array([item.values[0] for item in known]))
-        sampled = _SampledGoal(ENCODER, [surrogate], [PARAMETERS], known, log_budget=LOG_BUDGET, seed=0)
-        scores = sampled.score(new)
+        exact = closed._exact
+        sampled = SampledImprovement(
+            closed.surrogates,
+            ENCODER.encode(known),
+            exact.values(known),
+            reference=closed._reference,
+            seed=0,
+        )
+        scores = sampled.score(ENCODER.encode(new), exact.values(new))
     assert stats.spearmanr(closed.score(new), scores).statistic > 0.9
     best, other = int(np.argmax(closed.score(new))), np.argsort(-scores)
     assert best in other[:5]
@@ -77,19 +92,15 @@ def test_the_sampled_goal_agrees_with_the_closed_form() -> None:
         ((PARAMETERS,), 0),
     ],
 )
-def test_only_measured_objectives_are_modelled(
-    objectives: tuple[Objective, ...], n_surrogates: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_measured_objectives_are_modelled(objectives: tuple[Objective, ...], n_surrogates: int) -> None:
     fitted = []
 
-    class Spy(Surrogate):
-        def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-            fitted.append(y)
-            super().__init__(x, y)
+    def spy(x: np.ndarray, y: np.ndarray, noise: np.ndarray):
+        fitted.append(y)
+        return fit_default(x, y, noise)
 
-    monkeypatch.setattr(_goal, "Surrogate", Spy)
     known = observed(12, objectives)
-    goal = goal_for(objectives, known)
+    goal = goal_for(objectives, known, fit=spy)
     assert len(fitted) == n_surrogates
     new = candidates(8, seed=3)
     with reproducible(0):
@@ -138,7 +149,7 @@ def test_incumbents_are_the_predicted_front_best_first() -> None:
     assert costs == sorted(costs, reverse=True)  # on a front the better one costs more
 
 
-def test_pruned_and_failed_trials_teach_but_are_no_incumbents() -> None:
+def test_pruned_trials_teach_but_are_no_incumbents() -> None:
     problem = Problem(SPACE, seed=0)
     points = candidates(14, seed=0)
     trials = [
@@ -150,8 +161,9 @@ def test_pruned_and_failed_trials_teach_but_are_no_incumbents() -> None:
         trials[i] = make_trial(i, configuration, SPACE, values=(0.99, 1.0), state=TrialState.PRUNED)
     trials[4] = make_trial(4, points[4].configuration, SPACE, state=TrialState.FAILED)
     history = History.of(trials, objectives=(ACCURACY, PARAMETERS), seed=0, fidelity=FIDELITY)
-    goal = goal_for((ACCURACY, PARAMETERS), list(history.observations))
-    assert len(history.observations) == 14
+    known = [item for item in history.observations if item.evidence is not Evidence.FAILED]
+    goal = goal_for((ACCURACY, PARAMETERS), known)
+    assert len(known) == 13
     assert {item.number for item in goal.incumbents} <= set(range(5, 14))
 
 
@@ -183,26 +195,13 @@ def test_quality_at_the_full_budget_is_worth_something() -> None:
     ]
     known = History.of(trials, objectives=(ACCURACY, PARAMETERS), seed=0, fidelity=FIDELITY).observations
     with reproducible(0):
-        goal = make_goal(encoder, (ACCURACY, PARAMETERS), known, [], log_budget=math.log10(1 + space.budget), seed=0)
+        goal = make_goal(
+            encoder,
+            KnownCosts(space, (ACCURACY, PARAMETERS)),
+            [ACCURACY],
+            Evidences(known=known, log_budget=math.log10(1 + space.budget)),
+            seed=0,
+        )
         largest = max(points, key=lambda p: p.trainable_parameters)
         assert largest.trainable_parameters > 0.95 * space.budget
         assert np.isfinite(goal.score([largest]))[0]
-
-
-def test_the_reference_comes_from_the_front_not_from_a_collapsed_trial() -> None:
-    values = np.array([[0.60, -4.0], [0.65, -5.0], [0.10, -4.5]])
-    assert _worst_of_front(values) == pytest.approx([0.60 - 0.1 * 0.05, -5.0 - 0.1 * 1.0])
-
-
-def test_a_front_of_one_borrows_its_range_from_all_data() -> None:
-    values = np.array([[0.65, -4.0], [0.60, -5.0], [0.55, -4.5]])
-    assert _worst_of_front(values) == pytest.approx([0.65 - 0.1 * 0.10, -4.0 - 0.1 * 1.0])
-    assert _worst_of_front(values[:1]) == pytest.approx([0.65 - 0.1, -4.0 - 0.1])
-
-
-def test_cheaper_than_a_thirtieth_of_the_budget_is_no_better() -> None:
-    """Otherwise the search chases configurations of a few hundred parameters on the logarithmic axis."""
-    budget = math.log10(227_132)
-    floor = _goal._cheapest_that_counts(budget)
-    assert 10**-floor == pytest.approx(227_132 / 10**1.5)
-    assert _goal._cheapest_that_counts(math.inf) == math.inf

@@ -1,15 +1,8 @@
 import numpy as np
 import pytest
 
-from autopeft.objectives import Direction, Objective
-from autopeft.samplers._history import (
-    Evidence,
-    History,
-    exact_objectives,
-    exact_values,
-    measured_objectives,
-    measured_values,
-)
+from autopeft.objectives import Constraint, Direction, Objective
+from autopeft.samplers._history import Evidence, History, learned_constraints, measured_values
 from autopeft.study import Fidelity, TrialKind, TrialState
 from tests.samplers.problem import ACCURACY, FIDELITY, PARAMETERS, SECONDS, make_trial, small_space
 
@@ -119,16 +112,26 @@ def test_the_generator_depends_on_seed_and_number_of_search_trials_only() -> Non
     assert one.generator(4).random() != draws[0]
 
 
-def test_exact_values_are_logarithms_with_a_sign() -> None:
-    larger = Objective(name="trainable_parameters", direction=Direction.MAXIMIZE, is_known=True)
-    assert exact_values(9_999, OBJECTIVES) == [pytest.approx(-4.0)]
-    assert exact_values(9_999, (larger,)) == [pytest.approx(4.0)]
-    assert exact_values(0, (PARAMETERS,)) == [0.0]
-    assert exact_values(10, (ACCURACY,)) == []
+def test_only_constraints_on_measured_quantities_are_learned() -> None:
+    learned = Constraint.parse("wall_time_s<=30")
+    others = [Constraint.parse("trainable_parameters<=1k"), Constraint.parse("export_class=lora")]
+    assert learned_constraints([learned, *others]) == [learned]
 
 
-def test_objectives_are_either_exact_or_measured() -> None:
-    assert exact_objectives(OBJECTIVES) == [PARAMETERS]
-    assert measured_objectives(OBJECTIVES) == [ACCURACY, SECONDS]
-    unforeseen = Objective(name="stored_bytes", direction=Direction.MINIMIZE, is_known=True)
-    assert measured_objectives((unforeseen,)) == [unforeseen]  # no closed form here: learn it instead
+def test_constrained_quantities_are_kept_as_they_were_measured() -> None:
+    a, b, c, d = configurations(4)
+    trials = [
+        make_trial(0, a, SPACE, values=(0.6, 12.0)),
+        make_trial(1, b, SPACE, state=TrialState.RUNNING),
+        make_trial(2, c, SPACE, values=(0.6, 3.0), state=TrialState.PRUNED),
+        make_trial(3, d, SPACE, state=TrialState.FAILED),
+    ]
+    found = History.of(
+        trials,
+        objectives=(ACCURACY, PARAMETERS),
+        seed=0,
+        fidelity=FIDELITY,
+        constraints=(Constraint.parse("wall_time_s<=30"), Constraint.parse("peak_memory_bytes<=1G")),
+    )
+    # What a stopped trial took is not what the whole of it would have taken.
+    assert [item.constrained for item in found.observations] == [(12.0, None), None, None, None]

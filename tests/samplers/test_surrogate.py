@@ -1,11 +1,15 @@
+import math
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from autopeft.samplers import _surrogate
-from autopeft.samplers._surrogate import Surrogate, SurrogateError, reproducible
+from autopeft.samplers._gaussian_process import FitError
+from autopeft.samplers._priors import DimensionScaled
+from autopeft.samplers._surrogate import GaussianProcesses, Quality, SurrogateError, reproducible
 
 
 def smooth(x: np.ndarray) -> np.ndarray:
@@ -19,28 +23,32 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return x, smooth(x) + 0.002 * rng.normal(size=40)
 
 
-def fit(x: np.ndarray, y: np.ndarray) -> Surrogate:
+def fit(x: np.ndarray, y: np.ndarray, **changes) -> GaussianProcesses:
     with reproducible(0):
-        return Surrogate(x, y)
+        return GaussianProcesses.fit(x, y, **changes)
 
 
-def test_it_predicts_a_smooth_function_in_its_own_units(data: tuple) -> None:
+def test_it_predicts_a_smooth_function(data: tuple) -> None:
     surrogate = fit(*data)
     new = np.random.default_rng(1).random((200, 6))
     mean, deviation = surrogate.predict(new)
-    error = mean.numpy() - smooth(new)
+    error = surrogate.transform.inverse(mean.numpy()) - smooth(new)
     assert np.sqrt(np.mean(error**2)) < 0.01
-    assert np.mean(np.abs(error) < 3 * deviation.numpy()) > 0.9
+    assert np.mean(np.abs(mean.numpy() - surrogate.transform(smooth(new))) < 3 * deviation.numpy()) > 0.9
     assert mean.dtype is torch.float64
 
 
-def test_standardised_predictions_are_the_same_up_to_units(data: tuple) -> None:
-    x, y = data
-    surrogate = fit(x, y)
-    z, spread = surrogate.predict_standardized(x)
-    mean, deviation = surrogate.predict(x)
-    assert (z * y.std(ddof=1) + y.mean()).numpy() == pytest.approx(mean.numpy())
-    assert (spread * y.std(ddof=1)).numpy() == pytest.approx(deviation.numpy())
+def test_the_mixture_has_the_mean_and_variance_of_its_parts(data: tuple) -> None:
+    """Oracle: many draws from the parts."""
+    surrogate = fit(*data)
+    assert len(surrogate.processes) == 2
+    point = np.random.default_rng(2).random((1, 6))
+    rng = np.random.default_rng(3)
+    parts = [process.predict(torch.as_tensor(point)) for process in surrogate.processes]
+    draws = np.concatenate([rng.normal(float(m), float(v.sqrt()), 200_000) for m, v in parts])
+    mean, deviation = surrogate.predict(point)
+    assert float(mean) == pytest.approx(draws.mean(), abs=0.005)
+    assert float(deviation) == pytest.approx(draws.std(), rel=0.01)
 
 
 def test_believing_leaves_the_mean_and_shrinks_the_deviation(data: tuple) -> None:
@@ -49,16 +57,81 @@ def test_believing_leaves_the_mean_and_shrinks_the_deviation(data: tuple) -> Non
     mean, deviation = surrogate.predict(new)
     surrogate.believe(new)
     mean_after, deviation_after = surrogate.predict(new)
-    assert mean_after.numpy() == pytest.approx(mean.numpy(), abs=1e-6)
-    assert (deviation_after < 0.99 * deviation).all()
+    assert mean_after.numpy() == pytest.approx(mean.numpy(), abs=0.02)
+    assert (deviation_after < deviation).all()
     surrogate.believe(new[:0])
+
+
+def test_leave_one_out_quality_tells_a_function_from_noise(data: tuple) -> None:
+    x, y = data
+    quality = fit(x, y).quality
+    assert quality.n == 40
+    assert quality.rank_correlation > 0.95
+    assert quality.log_density > quality.constant_log_density + 1
+    assert quality.held_out_rank_correlation > 0.9
+    assert not quality.is_worthless
+    verdicts = [fit(x, np.random.default_rng(seed).normal(size=40)).quality.is_worthless for seed in range(10)]
+    assert sum(verdicts) >= 7
+
+
+@pytest.mark.parametrize("n", [40, 400])
+def test_held_out_predictions_have_not_seen_what_they_predict(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = _surrogate._fit_all
+
+    def spy(data, priors):
+        seen.append({tuple(row) for row in data.x.tolist()})
+        return real(data, priors)
+
+    monkeypatch.setattr(_surrogate, "_fit_all", spy)
+    x = np.random.default_rng(0).random((n, 3))
+    quality = fit(x, smooth(x)).quality
+    everything, *folds = seen
+    assert len(everything) == n
+    left = [everything - fold for fold in folds]
+    assert sum(map(len, left)) == quality.n_held_out == (n if n == 40 else n - 120)
+    assert len(set().union(*left)) == quality.n_held_out
+
+
+def test_the_constant_prediction_is_the_mean_and_variance_of_the_others(data: tuple) -> None:
+    surrogate = fit(*data)
+    z = surrogate.transform(data[1])
+    expected = [stats.norm.logpdf(z[i], np.delete(z, i).mean(), np.delete(z, i).std()) for i in range(len(z))]
+    assert surrogate.quality.constant_log_density == pytest.approx(np.mean(expected))
+
+
+def test_repeated_configurations_are_left_out_together(data: tuple) -> None:
+    """Otherwise noise repeated twice would look like something that can be predicted."""
+    x, _ = data
+    noise = np.random.default_rng(0).normal(size=40)
+    again = fit(np.tile(x, (3, 1)), np.tile(noise, 3))
+    assert again.quality.n == 40
+    assert again.quality.n_held_out == 40
+    assert again.quality.held_out_rank_correlation < 0.3
+
+
+def test_uncertain_observations_pull_less(data: tuple) -> None:
+    x, y = data
+    wrong = y.copy()
+    wrong[:8] -= 0.1
+    noise = np.where(np.arange(40) < 8, 0.2, 0.0)
+    new = np.random.default_rng(1).random((200, 6))
+
+    def error(surrogate: GaussianProcesses) -> float:
+        mean = surrogate.transform.inverse(surrogate.predict(new)[0].numpy())
+        return float(np.sqrt(np.mean((mean - smooth(new)) ** 2)))
+
+    assert error(fit(x, wrong, noise_sd=noise)) < 0.5 * error(fit(x, wrong))
 
 
 def test_equal_values_are_no_problem(data: tuple) -> None:
     x, _ = data
-    mean, deviation = fit(x, np.full(len(x), 0.7)).predict(x)
-    assert mean.numpy() == pytest.approx(0.7, abs=1e-6)
+    surrogate = fit(x, np.full(len(x), 0.7))
+    mean, deviation = surrogate.predict(x)
+    assert surrogate.transform.inverse(mean.numpy()) == pytest.approx(0.7, abs=1e-6)
     assert torch.isfinite(deviation).all()
+    assert surrogate.quality.rank_correlation is None
+    assert all(value is None or math.isfinite(value) for value in surrogate.quality.to_dict().values())
 
 
 def test_two_fits_are_identical_whatever_the_thread_count(data: tuple) -> None:
@@ -73,16 +146,45 @@ def test_two_fits_are_identical_whatever_the_thread_count(data: tuple) -> None:
 
 def test_one_observation_is_too_few() -> None:
     with pytest.raises(SurrogateError, match="two observations"):
-        Surrogate(np.zeros((1, 3)), np.zeros(1))
+        GaussianProcesses.fit(np.zeros((1, 3)), np.zeros(1))
 
 
-def test_a_failed_fit_is_one_kind_of_error(data: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fits_are_one_kind_of_error(data: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
-        raise torch.linalg.LinAlgError("not positive definite")
+        raise FitError("not positive definite")
 
-    monkeypatch.setattr(_surrogate, "fit_gpytorch_mll", fail)
+    monkeypatch.setattr(_surrogate, "fit", fail)
     with pytest.raises(SurrogateError, match="40 observations: not positive definite"):
-        Surrogate(*data)
+        GaussianProcesses.fit(*data)
+
+
+def test_one_fit_that_fails_leaves_the_other(data: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = _surrogate.fit
+
+    def fail_for_sparse(data, prior):
+        if not isinstance(prior, DimensionScaled):
+            raise torch.linalg.LinAlgError("singular")
+        return real(data, prior)
+
+    monkeypatch.setattr(_surrogate, "fit", fail_for_sparse)
+    assert len(fit(*data).processes) == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "correlation", "worthless"),
+    [(15, -0.5, False), (25, 0.3, True), (25, 0.36, False), (100, 0.2, False), (100, 0.1, True), (25, None, True)],
+)
+def test_what_is_worthless(n: int, correlation: float | None, worthless: bool) -> None:
+    """One-sided at five percent: 1.645 / sqrt(n)."""
+    quality = Quality(
+        n=n,
+        rank_correlation=0.9,
+        log_density=-1.0,
+        constant_log_density=-1.5,
+        n_held_out=n,
+        held_out_rank_correlation=correlation,
+    )
+    assert quality.is_worthless is worthless
 
 
 def test_reproducible_leaves_no_trace() -> None:

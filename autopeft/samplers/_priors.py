@@ -1,0 +1,80 @@
+"""Priors on the length scales of a Gaussian process: what it believes about how many dimensions matter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class LengthScalePrior(Protocol):
+    """A density over length scales."""
+
+    @property
+    def name(self) -> str:
+        """As it is noted with suggestions."""
+
+    def start(self, n_dimensions: int) -> float:
+        """Logarithm of the length scale from which the maximisation starts."""
+
+    def log_density(self, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density up to a constant, and its gradient.
+
+        Args:
+            log_scales: Logarithms of the length scales (d,).
+
+        Returns:
+            The scalar and its gradient (d,).
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DimensionScaled:
+    """Log-normal length scales that grow with the square root of the dimension: every dimension matters a little.
+
+    log l ~ N(mu + log(d) / 2, s^2), as BoTorch's default (Hvarfner et al., "Vanilla Bayesian optimization performs
+    great in high dimensions", arXiv 2402.02229).
+
+    Args:
+        location: mu.
+        spread: s.
+    """
+
+    location: float = math.sqrt(2)
+    spread: float = math.sqrt(3)
+    name: str = "dimension_scaled"
+
+    def start(self, n_dimensions: int) -> float:
+        return self.location + 0.5 * math.log(n_dimensions) - self.spread**2
+
+    def log_density(self, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+        center = self.location + 0.5 * math.log(len(log_scales))
+        offset = (log_scales - center) / self.spread**2
+        # The density of l, not of log l: its maximum is what BoTorch reports as the mode.
+        return -(0.5 * offset * (log_scales - center) + log_scales).sum(), -(offset + 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseAxes:
+    """Half-Cauchy inverse squared length scales: most dimensions do not matter, a few matter much.
+
+    rho = 1 / l^2 ~ HalfCauchy(tau), the sparse axis-aligned subspace prior of Eriksson and Jankowiak,
+    "High-dimensional Bayesian optimization with sparse axis-aligned subspaces" (arXiv 2103.00349), by maximum a
+    posteriori at a fixed global scale.
+
+    Args:
+        tau: Global scale; smaller is sparser.
+    """
+
+    tau: float = 0.1
+    name: str = "sparse_axes"
+
+    def start(self, n_dimensions: int) -> float:
+        return 0.5 * math.log(n_dimensions) - 0.5
+
+    def log_density(self, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+        ratio = torch.exp(-4 * log_scales) / self.tau**2  # (rho / tau)^2
+        return -torch.log1p(ratio).sum(), 4 * ratio / (1 + ratio)
