@@ -61,12 +61,11 @@ def export_trial(
     allow_remote_code: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Export:
-    """Export a trial.
+    """Train a trial again as it was in the study, and export it.
 
-    The trial is trained again as it was in the study. The result is written in the first form that computes exactly
-    the same (see `FORMS`), loaded in a fresh process, and scored there on the report split; the folder says
-    ``"verified": true`` only if that reproduces the score. In a storage of fewer bits, that is the score of the rounded
-    adapter, and the record says beside it what rounding lost.
+    It is written in the first form that computes exactly the same (see `FORMS`), loaded in a fresh process, and scored
+    there on the report split; the folder says ``"verified": true`` only if that reproduces the score. In a storage of
+    fewer bits, that is the score of the rounded adapter, and the record says beside it what rounding lost.
 
     Args:
         study: The study.
@@ -76,46 +75,37 @@ def export_trial(
         runner: Over backbone and task, in the precision of the study.
         backbone: The same backbone in float32, without modules.
         form: Key of `FORMS`; None takes the first exact one that can hold the storage.
-        storage: Key of `STORAGES`: how the modules' trained tensors are stored; the task head stays float32.
+        storage: Key of `STORAGES`, for the modules' trained tensors; the task head stays float32.
         force: Replace an earlier export in the folder.
-        base: What loaders shall load the backbone from; None takes its hub id, else its folder.
+        base: What loaders load the backbone from; None takes its hub id, else its folder.
         allow_remote_code: Whether the backbone runs code of its own.
         tell: Told what happens.
 
     Raises:
-        UsageError: If the trial was not measured, the form is not exact for it or cannot hold the storage, or the
-            folder may not be used.
+        UsageError: If trial, form, storage or folder cannot be what was asked for.
         TrialError: If it could not be trained again.
         AutoPeftError: If the export could not be verified; the folder stays for inspection.
     """
-    _check(study, trial, folder, backbone)
     max_tokens = token_limit(int(study.spec.training["max_tokens"]), backbone, trial.configuration)
+    _check(study, trial, folder, backbone)
     chosen = choose_form(trial.configuration, backbone, max_tokens, form, storage)
     prepare_folder(folder, force=force)
     outcome, state = _retrain(trial, runner, tell)
-    loaded_from, revision = _origin(study, backbone, base)
     model = TrainedModel(
         backbone=backbone,
         configuration=trial.configuration,
         state=state,
         label_names=task.label_names,
         max_tokens=max_tokens,
+        base=base or backbone.hub_id or str(backbone.folder or backbone.name),
+        revision=study.spec.backbone.get("revision") if base is None else None,
         allow_remote_code=allow_remote_code,
         storage=storage,
-        base=loaded_from,
-        revision=revision,
     )
     record = _record(study, trial, task, model, chosen, outcome)
-    _tell_differences(record["scores"], tell)
     with _named_errors(folder):
         _write(record, study, task, model, chosen, folder, tell)
     return Export(folder=folder, form=chosen.name, record=record)
-
-
-def _origin(study: Study, backbone: Backbone, base: str | None) -> tuple[str, str | None]:
-    """What loaders load the backbone from, and its revision there."""
-    found = backbone.hub_id or str(backbone.folder or backbone.name)
-    return base or found, study.spec.backbone.get("revision") if base is None else None
 
 
 @contextmanager
@@ -137,6 +127,7 @@ def _write(
     tell: Callable[[str], None],
 ) -> None:
     """Fill the folder, and complete the record by what a fresh process makes of it."""
+    _tell_differences(record["scores"], tell)
     texts, pairs = task.report.texts, task.report.pairs
     reference = model.logits(texts, pairs)
     exact_scores = _score(task, reference)
