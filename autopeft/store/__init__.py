@@ -3,14 +3,18 @@
 from autopeft.store._base import LOST_WORKER, Clock, StudySummary, TrialStore, utc_now
 from autopeft.store._engine import mask_url
 from autopeft.store._memory import MemoryStore
+from autopeft.store._reader import LeaseFacts, StudyOverview, StudyReader
 from autopeft.store._schema import upgrade
 from autopeft.store._sql import SqlStore, open_store
 
 __all__ = [
     "LOST_WORKER",
     "Clock",
+    "LeaseFacts",
     "MemoryStore",
     "SqlStore",
+    "StudyOverview",
+    "StudyReader",
     "StudySummary",
     "TrialStore",
     "mask_url",

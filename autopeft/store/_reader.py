@@ -1,0 +1,423 @@
+"""Columns of studies for tables and charts, through connections that cannot write.
+
+What a chart needs is a few numbers of very many trials. So the database itself takes values out of the stored JSON
+texts, and only the columns asked for leave it; whole trials come one at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, NullPool, Select, create_engine, event, func, select, true
+
+from autopeft.configuration import Configuration
+from autopeft.store import _messages as messages
+from autopeft.store._codec import decode_configuration, decode_spec
+from autopeft.store._columns import json_keys, json_number, json_part, seconds_between
+from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
+from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
+from autopeft.store._rows import read_attributes, read_trials
+from autopeft.store._schema import prepare_schema
+from autopeft.study import SEARCH_SPLIT, Study, StudySpec, Trial, TrialState
+
+_Statement = Select[*tuple[Any, ...]]
+
+#: Numbers in one IN list; SQLite's oldest limit on variables is 999.
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyOverview:
+    """A study in numbers, without its trials.
+
+    Args:
+        id: Its key in this database.
+        spec: What is searched.
+        n_trials: Trials in each state; every state is present.
+        created_at: When it was created.
+        started_at: When its first trial was claimed; None if none was.
+        last_activity_at: Last time that a trial was added, claimed, kept alive or finished; creation if there is none.
+        time_spent_s: Time that workers spent on finished trials, added up, in seconds.
+        token: Changes whenever a trial or an attribute of the study does.
+    """
+
+    id: int
+    spec: StudySpec
+    n_trials: Mapping[TrialState, int]
+    created_at: datetime
+    started_at: datetime | None
+    last_activity_at: datetime
+    time_spent_s: float
+    token: str
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def n_trials_total(self) -> int:
+        return sum(self.n_trials.values())
+
+
+class LeaseFacts(NamedTuple):
+    """A claim of a trial, as far as it tells of lost workers."""
+
+    number: int
+    worker: str
+    heartbeat_at: datetime
+    expires_at: datetime
+    outcome: str | None
+
+
+class StudyReader:
+    """Reads studies and cannot change them: SQLite files are opened read-only, PostgreSQL's transactions are READ ONLY.
+
+    Every method is one transaction and sees one moment. A database that was deleted, replaced or restarted in between
+    is noticed by the next call, and read again when it is back.
+
+    Args:
+        url: As for `open_store`.
+        busy_timeout_s: Seconds to wait for other users of an SQLite database, >= 0.
+
+    Raises:
+        StoreError: If the URL cannot be read or the driver is missing; the database itself is first asked by `check`.
+    """
+
+    def __init__(self, url: str | Path, *, busy_timeout_s: float = 5.0) -> None:
+        self._url = parse_url(url)
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        if self._is_sqlite:
+            self._engine = _read_only_sqlite(self._url, busy_timeout_s)
+        else:
+            engine = make_engine(self._url, busy_timeout_s=busy_timeout_s)
+            self._engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the data are, fit to be shown: passwords are masked."""
+        return shown_url(self._url)
+
+    def close(self) -> None:
+        """Give back connections; later calls open new ones."""
+        self._engine.dispose()
+
+    def check(self) -> None:
+        """Make sure that there is a database with this version's schema.
+
+        Raises:
+            NotFoundError: If there is none.
+            StoreError: If it cannot be read, or its schema is older or newer; the message says what to do.
+        """
+        prepare_schema(self._engine, self._url, create=False)
+
+    def overviews(self) -> list[StudyOverview]:
+        """Every study in numbers, oldest first."""
+        with self._reading() as connection:
+            return self._overviews(connection, None)
+
+    def overview(self, study_name: str) -> StudyOverview:
+        """One study in numbers.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._reading() as connection:
+            return self._overviews(connection, self._id(connection, study_name))[0]
+
+    def attributes(self, study_name: str) -> dict[str, Any]:
+        """A study's attributes, by key."""
+        with self._reading() as connection:
+            return read_attributes(connection, self._id(connection, study_name))
+
+    def value_names(self, study_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Sorted names of the metrics, and of the costs, that any trial was measured by on the search split."""
+        with self._reading() as connection:
+            study_id = self._id(connection, study_name)
+            found = []
+            for column in (MeasurementRow.metrics, MeasurementRow.costs):
+                keys = json_keys(column, is_sqlite=self._is_sqlite)
+                statement = (
+                    select(keys.c.key)
+                    .distinct()
+                    .select_from(MeasurementRow)
+                    .join(TrialRow, TrialRow.id == MeasurementRow.trial_id)
+                    .join(keys, true())
+                    .where(TrialRow.study_id == study_id, MeasurementRow.split == SEARCH_SPLIT)
+                )
+                found.append(tuple(sorted(connection.execute(statement).scalars())))
+        return found[0], found[1]
+
+    def trials(self, study_name: str) -> list[dict[str, Any]]:
+        """What stands in a trial's own row, its long texts apart, by number: one mapping per trial.
+
+        ``duration_s`` is the time between start and end, None for unfinished trials.
+        """
+        columns = [
+            TrialRow.number,
+            TrialRow.kind,
+            TrialRow.state,
+            TrialRow.label,
+            TrialRow.parent,
+            TrialRow.fingerprint,
+            TrialRow.trainable_parameters,
+            TrialRow.train_examples,
+            TrialRow.epochs,
+            TrialRow.seed,
+            TrialRow.attempts,
+            TrialRow.worker,
+            TrialRow.created_at,
+            TrialRow.started_at,
+            TrialRow.finished_at,
+            TrialRow.failure_reason,
+        ]
+        duration = seconds_between(TrialRow.started_at, TrialRow.finished_at, is_sqlite=self._is_sqlite)
+        with self._reading() as connection:
+            study_id = self._id(connection, study_name)
+            statement = select(*columns, duration.label("duration_s")).where(TrialRow.study_id == study_id)
+            rows = connection.execute(statement.order_by(TrialRow.number))
+            return [dict(row._mapping) for row in rows]
+
+    def values(
+        self, study_name: str, names: Sequence[str], *, split: str = SEARCH_SPLIT
+    ) -> list[tuple[int, int | None, int | None, int, *tuple[float | None, ...]]]:
+        """Natural values of metrics and costs on a split: one row per measurement, a trial's last one last.
+
+        Args:
+            study_name: Study.
+            names: Names of metrics or costs.
+            split: ``"search"`` or ``"report"``.
+
+        Returns:
+            Rows of trial number, the rung's step and steps in total (None at a run's end), seed, and the values.
+        """
+        wanted = [self._value(name).label(f"value_{i}") for i, name in enumerate(names)]
+        with self._reading() as connection:
+            study_id = self._id(connection, study_name)
+            statement = (
+                select(
+                    TrialRow.number, MeasurementRow.rung_step, MeasurementRow.rung_n_steps, MeasurementRow.seed, *wanted
+                )
+                .join(MeasurementRow, MeasurementRow.trial_id == TrialRow.id)
+                .where(TrialRow.study_id == study_id, MeasurementRow.split == split)
+                .order_by(TrialRow.number, MeasurementRow.rung_step.is_(None), MeasurementRow.rung_step)
+            )
+            return [tuple(row) for row in connection.execute(statement)]
+
+    def configurations(self, study_name: str, numbers: Collection[int]) -> dict[int, Configuration]:
+        """Configurations of some trials, by number; unknown numbers are left out."""
+        rows = self._by_number(study_name, numbers, TrialRow.configuration)
+        return {number: decode_configuration(text) for number, text in rows}
+
+    def params(self, study_name: str, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
+        """Points of the search space that some trials came from; trials without one are left out."""
+        rows = self._by_number(study_name, numbers, TrialRow.params)
+        return {number: json.loads(text) for number, text in rows if text is not None}
+
+    def notes(self, study_name: str, numbers: Collection[int], *path: str) -> dict[int, Any]:
+        """What stands at a path into the notes of some trials; trials without it are left out."""
+        rows = self._by_number(study_name, numbers, json_part(TrialRow.notes, *path, is_sqlite=self._is_sqlite))
+        return {number: json.loads(text) for number, text in rows if text is not None}
+
+    def failures(self, study_name: str, numbers: Collection[int]) -> dict[int, str]:
+        """The messages of some trials' failures; the others are left out."""
+        rows = self._by_number(study_name, numbers, TrialRow.failure_message)
+        return {number: text for number, text in rows if text is not None}
+
+    def curves(
+        self, study_name: str, numbers: Collection[int], name: str
+    ) -> list[tuple[int, int, float, float | None]]:
+        """Learning curves of some trials' last runs, as reported while they ran.
+
+        Returns:
+            Rows of trial number, optimizer steps, epochs, and the metric's value (None where it was not measured).
+        """
+        value = json_number(CurvePointRow.metrics, name, is_sqlite=self._is_sqlite)
+        found: list[tuple[int, int, float, float | None]] = []
+        with self._reading() as connection:
+            study_id = self._id(connection, study_name)
+            for chunk in _chunks(numbers):
+                latest = (
+                    select(func.max(LeaseRow.id).label("id"), TrialRow.number)
+                    .join(TrialRow, TrialRow.id == LeaseRow.trial_id)
+                    .where(TrialRow.study_id == study_id, TrialRow.number.in_(chunk))
+                    .group_by(TrialRow.number)
+                    .subquery()
+                )
+                statement = (
+                    select(latest.c.number, CurvePointRow.step, CurvePointRow.epoch, value)
+                    .join(latest, latest.c.id == CurvePointRow.lease_id)
+                    .order_by(latest.c.number, CurvePointRow.step)
+                )
+                found += [tuple(row) for row in connection.execute(statement)]
+        return found
+
+    def leases(self, study_name: str) -> list[LeaseFacts]:
+        """Claims that are held now, and those that ended because their worker was lost."""
+        with self._reading() as connection:
+            study_id = self._id(connection, study_name)
+            statement = (
+                select(TrialRow.number, LeaseRow.worker, LeaseRow.heartbeat_at, LeaseRow.expires_at, LeaseRow.outcome)
+                .join(TrialRow, TrialRow.id == LeaseRow.trial_id)
+                .where(TrialRow.study_id == study_id, LeaseRow.ended_at.is_(None) | (LeaseRow.outcome == "lost"))
+                .order_by(LeaseRow.id)
+            )
+            return [LeaseFacts(*row) for row in connection.execute(statement)]
+
+    def trial(self, study_name: str, number: int) -> Trial:
+        """A whole trial.
+
+        Raises:
+            NotFoundError: If there is no such study or trial.
+        """
+        with self._reading() as connection:
+            study_id = self._id(connection, study_name)
+            found = read_trials(connection, study_id, number)
+            if not found:
+                n_trials = connection.execute(select(func.count()).where(TrialRow.study_id == study_id)).scalar_one()
+                raise messages.trial_not_found(study_name, number, n_trials)
+            return found[0]
+
+    def study(self, study_name: str) -> Study:
+        """A whole study, with everything that was ever stored of it: for reports, not for charts."""
+        with self._reading() as connection:
+            study_id = self._id(connection, study_name)
+            text = connection.execute(select(StudyRow.spec).where(StudyRow.id == study_id)).scalar_one()
+            return Study(
+                spec=decode_spec(text),
+                trials=read_trials(connection, study_id),
+                attributes=read_attributes(connection, study_id),
+            )
+
+    def _value(self, name: str) -> Any:
+        """As `Measurement.value` reads it: a metric, else a cost."""
+        metric = json_number(MeasurementRow.metrics, name, is_sqlite=self._is_sqlite)
+        return func.coalesce(metric, json_number(MeasurementRow.costs, name, is_sqlite=self._is_sqlite))
+
+    def _by_number(self, study_name: str, numbers: Collection[int], column: Any) -> list[tuple[int, Any]]:
+        found: list[tuple[int, Any]] = []
+        with self._reading() as connection:
+            study_id = self._id(connection, study_name)
+            for chunk in _chunks(numbers):
+                statement = select(TrialRow.number, column).where(
+                    TrialRow.study_id == study_id, TrialRow.number.in_(chunk)
+                )
+                found += [(number, value) for number, value in connection.execute(statement)]
+        return found
+
+    def _id(self, connection: Connection, study_name: str) -> int:
+        found = connection.execute(select(StudyRow.id).where(StudyRow.name == study_name)).scalar_one_or_none()
+        if found is None:
+            names = connection.execute(select(StudyRow.name).order_by(StudyRow.id)).scalars()
+            raise messages.study_not_found(study_name, names, self.url)
+        return found
+
+    def _overviews(self, connection: Connection, study_id: int | None) -> list[StudyOverview]:
+        def only(statement: _Statement, column: Any) -> _Statement:
+            return statement if study_id is None else statement.where(column == study_id)
+
+        duration = seconds_between(TrialRow.started_at, TrialRow.finished_at, is_sqlite=self._is_sqlite)
+        trials = select(
+            TrialRow.study_id,
+            TrialRow.state,
+            func.count(),
+            func.sum(duration),
+            func.sum(TrialRow.attempts),
+            func.min(TrialRow.started_at),
+            func.max(TrialRow.created_at),
+            func.max(TrialRow.started_at),
+            func.max(TrialRow.finished_at),
+        ).group_by(TrialRow.study_id, TrialRow.state)
+        held = (
+            select(TrialRow.study_id, func.max(LeaseRow.heartbeat_at))
+            .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
+            .where(LeaseRow.ended_at.is_(None))
+            .group_by(TrialRow.study_id)
+        )
+        attributes = select(AttributeRow.study_id, func.count(), func.sum(func.length(AttributeRow.value))).group_by(
+            AttributeRow.study_id
+        )
+        groups: dict[int, list[Any]] = {}
+        for row in connection.execute(only(trials, TrialRow.study_id).order_by(TrialRow.state)):
+            groups.setdefault(row[0], []).append(tuple(row)[1:])
+        heartbeats = {row[0]: row[1] for row in connection.execute(only(held, TrialRow.study_id))}
+        facts = {row[0]: tuple(row)[1:] for row in connection.execute(only(attributes, AttributeRow.study_id))}
+        studies = only(select(StudyRow.id, StudyRow.spec, StudyRow.created_at), StudyRow.id).order_by(StudyRow.id)
+        return [
+            _overview(row, groups.get(row.id, []), heartbeats.get(row.id), facts.get(row.id))
+            for row in connection.execute(studies)
+        ]
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        if self._is_sqlite and not Path(self._url.database or "").exists():
+            self.check()  # says that there is nothing
+        with translated_errors(self._url), self._engine.begin() as connection:
+            yield connection
+
+
+def _overview(row: Any, groups: list[tuple[Any, ...]], heartbeat: datetime | None, facts: object) -> StudyOverview:
+    counts = {TrialState(group[0]): group[1] for group in groups}
+    times = [time for group in groups for time in group[5:] if time is not None]
+    digest = hashlib.sha256(repr((row.id, row.spec, groups, facts)).encode()).hexdigest()[:16]
+    return StudyOverview(
+        id=row.id,
+        spec=decode_spec(row.spec),
+        n_trials={state: counts.get(state, 0) for state in TrialState},
+        created_at=row.created_at,
+        started_at=min((group[4] for group in groups if group[4] is not None), default=None),
+        last_activity_at=max([*times, *([] if heartbeat is None else [heartbeat])], default=row.created_at),
+        time_spent_s=float(sum(group[2] or 0.0 for group in groups)),
+        token=digest,
+    )
+
+
+def _chunks(numbers: Collection[int]) -> Iterator[list[int]]:
+    ordered = sorted(set(numbers))
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
+
+
+def _read_only_sqlite(url: URL, busy_timeout_s: float) -> Engine:
+    """An engine whose connections are made anew for each transaction, so that a replaced file is noticed."""
+    path = Path(url.database or "")
+
+    def connect() -> sqlite3.Connection:
+        def opened(flags: str) -> sqlite3.Connection:
+            address = f"file:{quote(str(path.absolute()))}?{flags}"
+            connection = sqlite3.connect(address, uri=True, timeout=busy_timeout_s, check_same_thread=False)
+            connection.isolation_level = None
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return connection
+
+        try:
+            return opened("mode=ro")
+        except sqlite3.OperationalError:
+            # SQLite needs to make files beside a database in WAL mode. Where it may not, and nobody is writing (a
+            # writer's file would be there), the database is as good as a constant.
+            if path.with_name(path.name + "-wal").exists() or not path.is_file():
+                raise
+            return opened("immutable=1")
+
+    engine = create_engine(url, creator=connect, poolclass=NullPool)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
