@@ -223,7 +223,8 @@ def _point(item: CurvePoint) -> dict[str, Any]:
     return {
         "step": item.step,
         "epoch": item.epoch,
-        "metrics": dict(item.metrics),
+        "metrics": item.scores,
+        "statistics": item.statistics,
         "wall_time_s": item.wall_time_s,
     }
 

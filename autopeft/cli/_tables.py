@@ -185,6 +185,10 @@ def trial_view(study: Study, trial: Trial) -> Group:
     for table in (_results_table(trial), _curve_table(trial), _environment_table(trial)):
         if table is not None:
             parts += [Text(""), table]
+    n_statistics = len(trial.curve[-1].statistics) if trial.curve else 0
+    if n_statistics:
+        words = f"Modules counted {n_statistics} further numbers at every point: see --format json."
+        parts += [Text(""), Text(words)]
     if trial.failure is not None:
         parts += [Text(""), Text(printable(f"Failed ({trial.failure.reason}): {trial.failure.message}"), style="bold")]
         if trial.failure.traceback:
@@ -203,7 +207,7 @@ def _results_table(trial: Trial) -> DataTable | None:
 
 
 def _curve_table(trial: Trial) -> DataTable | None:
-    names = list(dict.fromkeys(name for point in trial.curve for name in point.metrics))
+    names = list(dict.fromkeys(name for point in trial.curve for name in point.scores))
     rows = [
         (
             str(point.step),

@@ -38,7 +38,7 @@ class CurvePoint:
     Args:
         step: Optimizer steps done.
         epoch: Epochs done, possibly fractional.
-        metrics: Metrics on the search split, and ``train_loss``.
+        metrics: Metrics on the search split, ``train_loss``, and what modules and dynamics counted (`statistics`).
         wall_time_s: Training time so far, in seconds.
         n_examples: Examples of the search split behind the metrics, the same ones in every run of a study; None for
             all of them.
@@ -49,6 +49,19 @@ class CurvePoint:
     metrics: Mapping[str, float]
     wall_time_s: float
     n_examples: int | None = None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Metrics of the task, and ``train_loss``: what tables and measurements show."""
+        return {name: value for name, value in self.metrics.items() if "." not in name}
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """What modules and dynamics counted, by ``"<site>.<type>.<name>"`` or ``"dynamics.<name>"``.
+
+        A mixture of experts has some numbers per site: hundreds in a model, too many for a table.
+        """
+        return {name: value for name, value in self.metrics.items() if "." in name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

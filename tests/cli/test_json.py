@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -168,3 +169,13 @@ def test_counts_have_every_kind_and_state() -> None:
     assert counts["search"] == {"WAITING": 0, "RUNNING": 0, "COMPLETE": 11, "PRUNED": 0, "FAILED": 1}
     assert counts["baseline"]["COMPLETE"] == 6
     assert counts["confirmation"]["COMPLETE"] == 4
+
+
+def test_show_keeps_what_modules_counted_beside_the_metrics() -> None:
+    study = full_study()
+    trial = study.trials[0]
+    metrics = {"accuracy": 0.5, "train_loss": 1.0, "layers.0.q.moe_lora.entropy": 1.2}
+    point = replace(trial.curve[0], metrics=metrics)
+    found = show_document(study, replace(trial, curve=(point,)))["trial"]["curve"]
+    assert found[0]["metrics"] == {"accuracy": 0.5, "train_loss": 1.0}
+    assert found[0]["statistics"] == {"layers.0.q.moe_lora.entropy": 1.2}

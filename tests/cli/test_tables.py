@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -58,3 +59,17 @@ def test_stored_texts_cannot_steer_the_terminal() -> None:
     text = shown(front_view(study, width=140)) + shown(trial_view(study, study.trials[1]))
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
+
+
+def test_what_modules_counted_stays_out_of_the_tables() -> None:
+    """A mixture of experts at every linear map counts hundreds of numbers."""
+    study = full_study()
+    trial = study.trials[16]
+    counted = {f"layers.{layer}.q.moe_lora.load_{expert}": 0.1 for layer in range(24) for expert in range(8)}
+    curve = tuple(replace(point, metrics={**point.metrics, **counted}) for point in trial.curve)
+    text = shown(trial_view(study, replace(trial, curve=curve)))
+    assert "moe_lora" not in text
+    assert "Modules counted 192 further numbers at every point: see --format json." in text
+    assert text.replace("\nModules counted 192 further numbers at every point: see --format json.\n", "") == shown(
+        trial_view(study, trial)
+    )

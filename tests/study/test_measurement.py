@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from autopeft.study import Fidelity, Measurement, Rung
+from autopeft.study import CurvePoint, Fidelity, Measurement, Rung
 from tests.study.builders import FIDELITY, make_measurement
 
 
@@ -31,3 +31,10 @@ def test_rung_is_before_the_end() -> None:
     for step, n_steps, n_examples in ((0, 9, None), (9, 9, None), (3, 9, 0)):
         with pytest.raises(ValueError, match="must hold"):
             Rung(step=step, n_steps=n_steps, n_examples=n_examples)
+
+
+def test_what_modules_counted_is_kept_apart_from_the_scores() -> None:
+    metrics = {"accuracy": 0.5, "layers.0.q.moe_lora.load_1": 0.2, "dynamics.importance_3": -1.0, "train_loss": 2.0}
+    point = CurvePoint(step=1, epoch=1.0, metrics=metrics, wall_time_s=0.0)
+    assert point.scores == {"accuracy": 0.5, "train_loss": 2.0}
+    assert point.statistics == {"layers.0.q.moe_lora.load_1": 0.2, "dynamics.importance_3": -1.0}
