@@ -242,7 +242,12 @@ def _factors(modules: Sequence[PlannedModule]) -> list[_Factor]:
 
 def _scaled(modules: Sequence[PlannedModule], factor: _Factor) -> list[PlannedModule]:
     _, j, size = factor
-    return [item if item.size is None else replace(item, size=max(1, item.size * j // size)) for item in modules]
+    return [item if item.size is None else _resized(item, max(1, item.size * j // size)) for item in modules]
+
+
+def _resized(item: PlannedModule, size: int) -> PlannedModule:
+    # Called some hundred times per point: several times faster than `dataclasses.replace`.
+    return PlannedModule(rule=item.rule, layer=item.layer, part=item.part, size=size, options=item.options)
 
 
 def _total(modules: Sequence[PlannedModule], count: Counter) -> int | None:
@@ -255,7 +260,7 @@ def _total(modules: Sequence[PlannedModule], count: Counter) -> int | None:
 
 def at_size_one(modules: Sequence[PlannedModule]) -> list[PlannedModule]:
     """The modules at the smallest size that scaling can bring them to."""
-    return [item if item.size is None else replace(item, size=1) for item in modules]
+    return [item if item.size is None else _resized(item, 1) for item in modules]
 
 
 def at_smallest(modules: Sequence[PlannedModule], count: Counter) -> list[PlannedModule]:

@@ -70,6 +70,7 @@ class Placer:
     shapes: BackboneShapes
     module_types: ModuleTypes = field(repr=False)
     _known: dict[_Key, tuple[_Placed, int] | str] = field(init=False, repr=False, default_factory=dict)
+    _replacing: dict[str, bool] = field(init=False, repr=False, default_factory=dict)
 
     def placements(self, item: PlannedModule) -> _Placed:
         """What it is canonically, as `placements`; about errors as `count`."""
@@ -132,7 +133,9 @@ class Placer:
             raise InfeasibleError(
                 f"{other.name} and {rule.name} both become {type_name} at {where}. {_deciding(other, rule)}"
             )
-        if isinstance(self.module_types[type_name], ReplacingType):
+        if type_name not in self._replacing:  # asking a protocol is slow, and asked for every module of every point
+            self._replacing[type_name] = isinstance(self.module_types[type_name], ReplacingType)
+        if self._replacing[type_name]:
             other = owners.setdefault((site, "its own tensors"), rule)
             if other.name != rule.name:
                 raise InfeasibleError(
