@@ -146,6 +146,9 @@ app.command("tasks", rich_help_panel=_LISTS, epilog=examples("autopeft tasks", "
 app.command(
     "backbones", rich_help_panel=_LISTS, epilog=examples("autopeft backbones", "autopeft backbones --format json")
 )(_catalog.backbones)
+app.command("rewards", rich_help_panel=_LISTS, epilog=examples("autopeft rewards", "autopeft rewards --format json"))(
+    _catalog.rewards
+)
 
 spaces = typer.Typer(
     name="spaces",

@@ -1,4 +1,4 @@
-"""Commands that list what there is: tasks, backbones, search spaces."""
+"""Commands that list what there is: tasks, backbones, rewards, search spaces."""
 
 from __future__ import annotations
 
@@ -79,6 +79,58 @@ def backbones(format: FormatOption = OutputFormat.HUMAN) -> None:
                 + ", ".join(architectures)
                 + "."
             ),
+        ),
+    )
+
+
+def rewards(format: FormatOption = OutputFormat.HUMAN) -> None:
+    """List what can be optimised or recorded beside a task's metrics; functions of your own are rewards as well."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from autopeft.objectives import COSTS, Direction
+    from autopeft.rewards import REWARDS, installed_rewards
+
+    installed = installed_rewards()
+    emit(
+        format,
+        lambda: {
+            "rewards": [
+                {
+                    "name": name,
+                    "direction": item.way.value,
+                    "unit": item.unit,
+                    "kinds": sorted(item.kinds),
+                    "summary": item.summary,
+                    "source": item.source,
+                    "cost": item.cost,
+                    "options": item.settings(),
+                }
+                for name, item in REWARDS.items()
+            ],
+            "costs": [
+                {"name": name, "direction": item.direction.value, "unit": item.unit} for name, item in COSTS.items()
+            ],
+            "installed": {name: entry.value for name, entry in installed.items()},
+        },
+        lambda: Group(
+            make_table(
+                "Rewards (--objective NAME, --record NAME; your own: --objective my_rewards.py:function)",
+                ("reward", "better", "unit", "what it is"),
+                [
+                    (name, "higher" if item.way is Direction.MAXIMIZE else "lower", item.unit, item.summary)
+                    for name, item in REWARDS.items()
+                ],
+            ),
+            Text(""),
+            make_table(
+                "What measuring them costs, and where they come from",
+                ("reward", "cost", "source"),
+                [(name, item.cost, item.source) for name, item in REWARDS.items()],
+            ),
+            Text(""),
+            Text("Costs that every trial has: " + ", ".join(COSTS) + "."),
+            Text("From other installed packages: " + (", ".join(sorted(installed)) or "none") + "."),
         ),
     )
 

@@ -154,6 +154,14 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.score_sources:
         took = "" if plan.score_time_s is None else f", about {format_duration(plan.score_time_s)}"
         lines.append(f"Scores     {', '.join(plan.score_sources)}: computed once before the first trial{took}")
+    if plan.rewards:
+        took = (
+            "" if plan.reward_time_s is None else f": about {format_duration(plan.reward_time_s)} per trial (measured)"
+        )
+        lines.append(f"Rewards    {', '.join(name for name, _ in plan.rewards)}{took}")
+        lines += [f"           {name}: {cost}" for name, cost in plan.rewards if cost]
+    if plan.reward_problem is not None:
+        lines.append(f"           an untrained model cannot be measured: {plan.reward_problem}")
     if plan.seconds_per_trial is not None:
         left = format_duration(plan.estimated_time_s)
         lines.append(

@@ -48,8 +48,26 @@ SEARCH_FLAGS: dict[str, Any] = {
         typer.Option(
             "--objective",
             rich_help_panel=_SPACE,
-            help="Metric or cost to optimise; may be given several times. Default: the task's first metric and "
-            "trainable_parameters.",
+            help="Metric, cost or reward to optimise (see `autopeft rewards`), or a function of your own, which is "
+            "then run: package.module:function or file.py:function. May be given several times. Default: the space's "
+            "own, else the task's first metric and trainable_parameters.",
+        ),
+    ],
+    "record": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--record",
+            rich_help_panel=_SPACE,
+            help="Reward to measure and store beside the objectives, named alike; may be given several times.",
+        ),
+    ],
+    "reward_options": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reward-option",
+            metavar="REWARD.OPTION=VALUE",
+            rich_help_panel=_SPACE,
+            help="Option of a built-in reward, like memorization.share=0.2; may be given several times.",
         ),
     ],
     "trials": Annotated[

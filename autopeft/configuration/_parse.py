@@ -25,6 +25,8 @@ from autopeft.configuration._space import LayerRule, ModuleRule, OptionRule, Par
 from autopeft.exceptions import SearchSpaceError
 
 _TOP: Final = ("name", "description", "parameters", "modules", "layers", "learning_rate", "budget")
+_TOP_OPTIONAL: Final = ("dynamics", "objectives")
+_NOT_REFERRING: Final = ("name", "description", "objectives")
 _MODULE_KEYS: Final = ("type", "when", "size", "profile", "sites", "options")
 #: Wider than any layer; scaling to a budget looks at every size below.
 _MAX_SIZE: Final = 65_536
@@ -90,7 +92,7 @@ class _Parser:
 
     def space(self, data: Any) -> SearchSpace | None:
         reader = self._reader
-        top = reader.mapping("", data, required=_TOP, optional=("dynamics",)) if isinstance(data, dict) else {}
+        top = reader.mapping("", data, required=_TOP, optional=_TOP_OPTIONAL) if isinstance(data, dict) else {}
         if not isinstance(data, dict):
             reader.problem("(top level)", f"must be a mapping with {', '.join(_TOP)}, but got {describe(data)}.")
             return None
@@ -111,7 +113,7 @@ class _Parser:
         budget = reader.one_of("budget", top["budget"], ("scale", "reject"), "rule") if "budget" in top else None
         dynamics = parse_dynamics(self._known, top["dynamics"], DYNAMICS_TYPES) if "dynamics" in top else None
         if "modules" in top and "layers" in top and "learning_rate" in top:
-            mentioned = set(_words({name: item for name, item in top.items() if name not in ("name", "description")}))
+            mentioned = set(_words({name: item for name, item in top.items() if name not in _NOT_REFERRING}))
             for unused in sorted(self._parameters.keys() - mentioned):
                 reader.problem(f"parameters.{unused}", "is used nowhere; remove it or refer to it.")
         if name is None or description is None or layers is None or rate is None or budget is None:
@@ -125,6 +127,7 @@ class _Parser:
             learning_rate=rate,
             budget=cast('Literal["scale", "reject"]', budget),
             dynamics=dynamics,
+            objectives=reader.texts("objectives", top["objectives"]) if "objectives" in top else (),
         )
 
     def _modules(self, value: Any) -> tuple[ModuleRule, ...]:

@@ -257,6 +257,7 @@ class SearchSpace:
         budget: What happens to a point above the budget: ``scale`` shrinks all sizes by one common factor,
             ``reject`` makes the point infeasible.
         dynamics: What changes during training; None for nothing.
+        objectives: What a study over it optimizes unless the user says otherwise; empty leaves it to the search.
     """
 
     name: str
@@ -267,6 +268,7 @@ class SearchSpace:
     learning_rate: str | float
     budget: Literal["scale", "reject"]
     dynamics: DynamicsRule | None = None
+    objectives: tuple[str, ...] = ()
 
     @property
     def score_sources(self) -> tuple[str, ...]:
@@ -289,7 +291,11 @@ class SearchSpace:
             "learning_rate": self.learning_rate,
             "budget": self.budget,
         }
-        return data if self.dynamics is None else {**data, "dynamics": self.dynamics.to_dict()}
+        if self.dynamics is not None:
+            data["dynamics"] = self.dynamics.to_dict()
+        if self.objectives:
+            data["objectives"] = list(self.objectives)
+        return data
 
     def describe(self) -> str:
         """The space in words, one line per parameter and module."""
@@ -308,6 +314,7 @@ class SearchSpace:
             lines.append(f"  {rule.type} at {_describe_parts(rule.parts)}{size}{profile}{sites}{options}{when}")
         lines += ["", f"Learning rate: {self.learning_rate}", f"Points above the budget: {self.budget}"]
         lines += [] if self.dynamics is None else [f"Dynamics: {self.dynamics.describe()}"]
+        lines += [f"Objectives: {', '.join(self.objectives)}"] if self.objectives else []
         lines += [f"Scores: {name}: {SCORE_SOURCES[name]}" for name in self.score_sources]
         return "\n".join(lines)
 

@@ -28,6 +28,9 @@ class Plan:
         score_sources: Scores of sites that are computed before the first trial; empty if the space follows none, or
             they are stored.
         score_time_s: About how long that takes, part of the estimate above; None if not probed.
+        rewards: What is measured of each trained candidate beside the task's metrics, with what it costs in words.
+        reward_time_s: Measured on an untrained candidate, per split; part of the estimate above; None if not probed.
+        reward_problem: Why a reward could not be measured on it; None if all could.
     """
 
     spec: StudySpec
@@ -44,6 +47,9 @@ class Plan:
     resume_command: str
     score_sources: tuple[str, ...] = ()
     score_time_s: float | None = None
+    rewards: tuple[tuple[str, str], ...] = ()
+    reward_time_s: float | None = None
+    reward_problem: str | None = None
 
 
 class Progress(Protocol):

@@ -6,16 +6,18 @@ import hashlib
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autopeft.backbones import BackboneDescription, describe_backbone
 from autopeft.configuration import BoundSpace, load_search_space, parse_budget
-from autopeft.exceptions import UnknownNameError, UsageError
+from autopeft.exceptions import UnknownNameError
 from autopeft.modules import MODULES
-from autopeft.objectives import Objective, resolve_objectives
+from autopeft.orchestrate._rewards import resolve_rewards, reward_settings
 from autopeft.orchestrate._settings import SearchSettings, parse_share
+from autopeft.rewards import RewardPanel
 from autopeft.samplers import SAMPLERS
 from autopeft.study import Fidelity, StudySpec
 from autopeft.tasks import Task, load_task
@@ -33,6 +35,7 @@ class PreparedSearch:
         backbone: The backbone, without weights.
         space: The search space bound to backbone and budget.
         training: Settings of the inner loop.
+        rewards: What is measured of every trained candidate beside the task's metrics; None for nothing.
     """
 
     settings: SearchSettings
@@ -41,6 +44,7 @@ class PreparedSearch:
     backbone: BackboneDescription
     space: BoundSpace
     training: TrainingSettings
+    rewards: RewardPanel | None = None
 
 
 def prepare(settings: SearchSettings) -> PreparedSearch:
@@ -70,8 +74,9 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         train_fraction=settings.train_fraction,
         seed=settings.seed,
     )
-    objectives = _objectives(settings, task)
-    fidelity = _fidelity(settings, task)
+    objectives, found = resolve_rewards(settings, search_space.objectives, task)
+    rewards = RewardPanel(tuple(found.values())) if found else None
+    fidelity = _fidelity(settings, task, 0 if rewards is None else rewards.reserve(len(task.train.targets)))
     training = TrainingSettings(
         batch_size=settings.batch_size, max_tokens=settings.max_tokens, precision=settings.precision
     )
@@ -91,6 +96,8 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         "training": training.to_dict(),
         "seed": settings.seed,
     }
+    if found:
+        defining["rewards"] = reward_settings(found)
     spec = StudySpec(
         name=settings.study or _default_name(settings, defining, fidelity, [item.name for item in objectives]),
         budget_text=settings.budget,
@@ -98,30 +105,23 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         fidelity=fidelity,
         **defining,
     )
-    return PreparedSearch(settings=settings, spec=spec, task=task, backbone=backbone, space=space, training=training)
+    return PreparedSearch(
+        settings=settings,
+        spec=spec,
+        task=task,
+        backbone=backbone,
+        space=space,
+        training=training,
+        rewards=rewards,
+    )
 
 
-def _objectives(settings: SearchSettings, task: Task) -> tuple[Objective, ...]:
-    """What is optimised, a metric of the task first: it is what the recommendation is chosen by.
-
-    Raises:
-        UsageError: If no metric of the task is among them.
-    """
-    names = settings.objectives or (next(iter(task.metrics)), "trainable_parameters")
-    found = resolve_objectives(names, task.metrics)
-    if not any(item.name in task.metrics for item in found):
-        raise UsageError(
-            f"--objective names only costs ({', '.join(names)}), but one metric of task {task.name} is needed: "
-            f"{', '.join(task.metrics)}."
-        )
-    return tuple(sorted(found, key=lambda item: item.name not in task.metrics))
-
-
-def _fidelity(settings: SearchSettings, task: Task) -> Fidelity:
+def _fidelity(settings: SearchSettings, task: Task, reserve: int) -> Fidelity:
+    """How much a trial is trained; `reserve` examples at the end of the training split are for rewards alone."""
     default = task.default_fidelity()
     examples = settings.train_examples or default.train_examples
     return Fidelity(
-        train_examples=min(examples, len(task.train.targets)),
+        train_examples=min(examples, len(task.train.targets) - reserve),
         epochs=settings.epochs or default.epochs,
     )
 
@@ -153,6 +153,10 @@ def resume_command(settings: SearchSettings, extra: tuple[str, ...] = ()) -> str
         elif isinstance(value, tuple):
             for item in value:
                 words += [flag, str(item)]
+        elif isinstance(value, Mapping):
+            for reward, options in value.items():
+                for key, item in options.items():
+                    words += [flag, f"{reward}.{key}={item}"]
         elif name == "train_fraction":
             share = f"{100 * value:.15g}%"
             words += [flag, share if parse_share(share) == value else repr(value)]
@@ -167,6 +171,8 @@ _FLAGS = {
     "space": "--space",
     "sampler": "--sampler",
     "objectives": "--objective",
+    "record": "--record",
+    "reward_options": "--reward-option",
     "trials": "--trials",
     "time_s": "--time",
     "seeds": "--seeds",

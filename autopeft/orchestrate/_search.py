@@ -17,6 +17,7 @@ from autopeft.orchestrate._events import Plan, Progress
 from autopeft.orchestrate._executor import LocalExecutor
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
 from autopeft.orchestrate._prepare import PreparedSearch, resume_command
+from autopeft.orchestrate._rewards import probe_rewards
 from autopeft.orchestrate._scores import missing_scores, settle_scores
 from autopeft.store import TrialStore
 from autopeft.study import Study, TrialState
@@ -50,7 +51,7 @@ def load_runner(prepared: PreparedSearch, *, cache_dir: Path, precision: str | N
         revision=settings.revision,
         seed=settings.seed,
     )
-    return TrialRunner(backbone, prepared.task, prepared.training, cache_dir=cache_dir)
+    return TrialRunner(backbone, prepared.task, prepared.training, cache_dir=cache_dir, rewards=prepared.rewards)
 
 
 def planned_baselines(prepared: PreparedSearch, *, memory_bytes: int | None = None) -> list[Baseline]:
@@ -95,8 +96,11 @@ def make_plan(
     seconds = runner.estimate(configuration, spec.fidelity)
     sources = missing_scores(prepared.space.space.score_sources, study)
     score_time_s = estimate_score_time(runner, sources, runner.probe(configuration)) if sources else 0.0
+    reward_time_s, reward_problem = probe_rewards(runner, prepared.rewards, configuration, spec.fidelity)
     n_confirmations = (settings.confirm_top + bool(planned)) * settings.seeds if settings.confirm_top else 0
     n_runs = settings.trials + len(planned) + n_confirmations
+    # A confirmation is measured on the report split as well.
+    rewards_left_s = (reward_time_s or 0.0) * (max(n_runs - n_done, 0) + min(n_confirmations, max(n_runs - n_done, 0)))
     return Plan(
         spec=spec,
         task_description=prepared.task.description,
@@ -106,12 +110,15 @@ def make_plan(
         n_confirmations=n_confirmations,
         n_done=n_done,
         seconds_per_trial=seconds,
-        estimated_time_s=score_time_s + seconds * max(n_runs - n_done, 0),
+        estimated_time_s=score_time_s + rewards_left_s + seconds * max(n_runs - n_done, 0),
         export_notes=export_notes(prepared),
         store_url=store_url,
         resume_command=resume_command(settings, command_extra),
         score_sources=sources,
         score_time_s=score_time_s if sources else None,
+        rewards=() if prepared.rewards is None else tuple((item.name, item.cost) for item in prepared.rewards.rewards),
+        reward_time_s=reward_time_s,
+        reward_problem=reward_problem,
     )
 
 

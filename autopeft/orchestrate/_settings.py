@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ class SearchSettings:
         backbone: Registered backbone, local folder, or hub id.
         space: Registered search space or the path of a YAML file.
         sampler: Key of `autopeft.samplers.SAMPLERS`.
-        objectives: Names of what is optimised; empty means the task's first metric and ``trainable_parameters``.
+        objectives: Names of what is optimised: metrics, costs, rewards, or functions of the user's as
+            ``package.module:function`` or ``file.py:function``; empty means the space's own, or else the task's first
+            metric and ``trainable_parameters``.
+        record: Rewards that are measured and stored beside the objectives, named alike.
+        reward_options: Options of built-in rewards, by the reward's name and the option's.
         trials: Search trials the study should have in the end, baselines and confirmations not counted, >= 1.
         time_s: No new search trial is started after this many seconds; None for no limit.
         seeds: Seeds per confirmed configuration, >= 1.
@@ -51,6 +55,8 @@ class SearchSettings:
     space: str = "default"
     sampler: str = "bayesian"
     objectives: tuple[str, ...] = ()
+    record: tuple[str, ...] = ()
+    reward_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     trials: int = 16
     time_s: float | None = None
     seeds: int = 3
@@ -117,8 +123,13 @@ class SearchSettings:
 
 
 #: Flags whose field has another name; a configuration file may use either.
-_FLAG_NAMES = {"time": "time_s", "objective": "objectives", "text_column": "text_columns"}
-_TUPLES = ("objectives", "text_columns")
+_FLAG_NAMES = {
+    "time": "time_s",
+    "objective": "objectives",
+    "text_column": "text_columns",
+    "reward_option": "reward_options",
+}
+_TUPLES = ("objectives", "record", "text_columns")
 _INTEGERS = (
     "trials",
     "seeds",
@@ -150,6 +161,8 @@ def _convert(key: str, value: Any) -> Any:
             return value
         if key == "train_fraction":
             return parse_share(value)
+        if key == "reward_options":
+            return parse_reward_options(value)
         if key == "time_s":
             return parse_duration(value)
         if key == "data_dir":
@@ -172,6 +185,32 @@ def parse_share(value: Any) -> float:
         return float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
         raise UsageError(f"a share is written like 2% or 0.02, but got {value!r}.") from None
+
+
+def parse_reward_options(value: Any) -> dict[str, dict[str, Any]]:
+    """Read options of rewards: ``["memorization.share=0.2"]``, or a mapping of mappings.
+
+    Returns:
+        By the reward's name and the option's.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    rule = "an option of a reward is written like memorization.share=0.2"
+    found: dict[str, dict[str, Any]] = {}
+    if isinstance(value, Mapping):
+        for name, options in value.items():
+            if not isinstance(options, Mapping):
+                raise UsageError(f"{rule}, or as a mapping below {name}, but got {options!r}.")
+            found[str(name)] = {str(key): item for key, item in options.items()}
+        return found
+    for item in [value] if isinstance(value, str) else value:
+        key, equals, text = str(item).partition("=")
+        name, dot, option = key.strip().partition(".")
+        if not (equals and dot and name and option):
+            raise UsageError(f"{rule}, but got {item!r}.")
+        found.setdefault(name, {})[option] = text.strip()
+    return found
 
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}

@@ -27,6 +27,8 @@ class StudySpec:
         fidelity: Full fidelity of a search trial.
         training: Training settings shared by all trials, JSON-ready: batch size, maximum tokens, precision.
         seed: Seed of the study.
+        rewards: What is measured beside the task's metrics, JSON-ready: by name the ``reference`` it is found by, and
+            its ``settings``.
         pruner: Key of `autopeft.pruners.PRUNERS`: what stops search trials early.
         confirm_fidelity: Fidelity of confirmations, if the search's is lower; None for the same.
     """
@@ -42,12 +44,13 @@ class StudySpec:
     fidelity: Fidelity
     training: Mapping[str, Any]
     seed: int
+    rewards: Mapping[str, Any] = field(default_factory=dict)
     pruner: str = "none"
     confirm_fidelity: Fidelity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; `from_dict` is its inverse."""
-        return {
+        data = {
             "name": self.name,
             "task": dict(self.task),
             "backbone": dict(self.backbone),
@@ -70,6 +73,8 @@ class StudySpec:
             "pruner": self.pruner,
             "confirm_fidelity": None if self.confirm_fidelity is None else self.confirm_fidelity.to_dict(),
         }
+        # Left out where there are none: settings from before there were rewards stay what they are.
+        return {**data, "rewards": dict(self.rewards)} if self.rewards else data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudySpec:

@@ -184,6 +184,13 @@ class TrialRunner:
             + probe.evaluation_s_per_example * len(self.task.search.texts) * n_points
         )
 
+    def untrained(self, configuration: Configuration, fidelity: Fidelity) -> TrainedCandidate:
+        """A candidate as it is before training: to try on it what is measured after, and how long that takes."""
+        candidates = [Candidate(job=Job(configuration=configuration, seed=0, fidelity=fidelity))]
+        with self._injected(candidates, lambda *_: False, store_states=False) as setup:
+            pass
+        return self._trained(setup, 0, SEARCH_SPLIT)
+
     def cohort_size(self, configuration: Configuration, *, limit: int = MAX_COHORT) -> int:
         """How many configurations to train as one batch: 1 on a CPU; on a GPU what memory and a probe favor.
 

@@ -28,6 +28,23 @@ def test_backbones_are_listed_with_architectures(cli: Cli) -> None:
     assert "llama" in text
 
 
+def test_rewards_are_listed_with_what_they_cost_and_where_they_come_from(cli: Cli) -> None:
+    from autopeft.objectives import COSTS
+    from autopeft.rewards import REWARDS
+
+    data = json.loads(cli("rewards", "--format", "json").out)
+    assert [item["name"] for item in data["rewards"]] == list(REWARDS)
+    for item in data["rewards"]:
+        assert item["direction"] in ("maximize", "minimize")
+        assert item["summary"]
+        assert item["cost"]
+        assert "arXiv" in item["source"]
+    assert [item["name"] for item in data["costs"]] == list(COSTS)
+    text = cli("rewards").out
+    assert "memorization" in text
+    assert "trainable_parameters" in text
+
+
 def test_spaces_are_listed_and_shown(cli: Cli) -> None:
     names = [item["name"] for item in json.loads(cli("spaces", "list", "--format", "json").out)["spaces"]]
     assert {"default", "autopeft"} <= set(names)

@@ -38,6 +38,7 @@ TRIAL_KEYS = {
     "fidelity",
     "wall_time_s",
     "peak_memory_bytes",
+    "reward_time_s",
     "examples_per_s",
     "tokens_per_s",
     "parent",

@@ -49,6 +49,21 @@ def test_plan_names_the_scores_that_are_computed_first() -> None:
     assert (document["score_sources"], document["score_time_s"]) == (["activation", "gradient"], 12.0)
 
 
+def test_plan_says_what_else_is_measured_and_how_long_it_takes() -> None:
+    plan = replace(PLAN, rewards=(("memorization", "one pass"), ("shine", "")), reward_time_s=0.5)
+    lines = plan_lines(plan)
+    start = lines.index("Rewards    memorization, shine: about 0.5 s per trial (measured)")
+    assert lines[start + 1] == "           memorization: one pass"
+    assert not any("shine:" in line for line in lines[start + 1 :])
+    broken = replace(plan, reward_time_s=None, reward_problem="reward shine: ValueError: dark")
+    assert "Rewards    memorization, shine" in plan_lines(broken)
+    assert any("cannot be measured: reward shine: ValueError: dark" in line for line in plan_lines(broken))
+    assert not any(line.startswith("Rewards") for line in plan_lines(PLAN))
+    document = plan_document(plan)
+    assert document["rewards"] == [{"name": "memorization", "cost": "one pass"}, {"name": "shine", "cost": ""}]
+    assert (document["reward_time_s"], document["reward_problem"]) == (0.5, None)
+
+
 def test_without_a_terminal_every_event_is_one_line() -> None:
     stream = io.StringIO()
     run(SearchProgress(Console(file=stream, width=60)))

@@ -242,3 +242,18 @@ def test_no_damage_is_worse_than_a_list_of_mistakes(damages: list[tuple[tuple[An
     if space is not None:
         bound = BoundSpace(space=space, shapes=bert_shapes(n_layers=2, hidden=48), module_types=TYPES)
         assert bound.compile(bound.sample(np.random.default_rng(0))).placements
+
+
+def test_objectives_are_names_that_need_not_be_known_here() -> None:
+    space = parse_search_space({**DEFINITION, "objectives": ["quality", "mine.py:shine"]})
+    assert space.objectives == ("quality", "mine.py:shine")
+    assert parse_search_space(space.to_dict()) == space
+    assert "Objectives: quality, mine.py:shine" in space.describe()
+    assert parse_search_space(DEFINITION).objectives == ()
+    assert "objectives" not in parse_search_space(DEFINITION).to_dict()
+
+
+@pytest.mark.parametrize("value", [[], "quality", ["quality", "quality"], [3]])
+def test_objectives_must_be_a_list_of_distinct_names(value: object) -> None:
+    with pytest.raises(SearchSpaceError, match="objectives"):
+        parse_search_space({**DEFINITION, "objectives": value})

@@ -7,6 +7,7 @@ import pytest
 
 from autopeft.exceptions import BudgetError, UnknownNameError, UsageError
 from autopeft.orchestrate import SearchSettings, parse_share, prepare, resume_command
+from autopeft.orchestrate._settings import parse_reward_options
 from tests.end_to_end.conftest import write_reviews
 from tests.tiny import tiny_folder
 
@@ -86,3 +87,14 @@ def test_the_resume_command_keeps_every_digit(settings: SearchSettings) -> None:
     words = shlex.split(resume_command(settings.with_changes(train_fraction=share, time_s=100000.5)))
     assert parse_share(words[words.index("--train-fraction") + 1]) == share
     assert float(words[words.index("--time") + 1]) == 100000.5
+
+
+def test_the_resume_command_names_rewards_and_their_options(settings: SearchSettings) -> None:
+    options = {"memorization": {"share": "0.2", "max_examples": "200"}}
+    changed = settings.with_changes(
+        objectives=("quality", "memorization"), record=("latency_s",), reward_options=options
+    )
+    words = shlex.split(resume_command(changed))
+    assert words[words.index("--record") + 1] == "latency_s"
+    given = [words[i + 1] for i, word in enumerate(words) if word == "--reward-option"]
+    assert parse_reward_options(given) == options

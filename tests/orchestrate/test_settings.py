@@ -53,3 +53,18 @@ def test_a_file_may_spell_settings_as_flags_and_leave_them_empty() -> None:
     assert settings.trials == SearchSettings(task="x").trials
     with pytest.raises(UsageError, match="trials cannot be inf"):
         SearchSettings.make({"task": "x", "trials": float("inf")}, {})
+
+
+def test_reward_options_are_read_from_flags_and_from_yaml() -> None:
+    expected = {"memorization": {"share": "0.2", "max_examples": "200"}, "robustness": {"share": "0.3"}}
+    flags = ["memorization.share=0.2", "memorization.max_examples = 200", "robustness.share=0.3"]
+    assert SearchSettings.make({}, {"task": "t", "reward_options": flags}).reward_options == expected
+    data = {"task": "t", "reward-options": {"memorization": {"share": 0.2}}}
+    assert SearchSettings.make(data, {}).reward_options == {"memorization": {"share": 0.2}}
+    assert SearchSettings.make({"task": "t", "record": "latency_s"}, {}).record == ("latency_s",)
+
+
+@pytest.mark.parametrize("value", ["share=0.2", "memorization.share", ".share=1", "memorization.=1", {"robustness": 3}])
+def test_reward_options_that_cannot_be_read_say_how_to_write_them(value: object) -> None:
+    with pytest.raises(UsageError, match=r"is written like memorization.share=0.2"):
+        SearchSettings.make({"task": "t", "reward_options": value}, {})
