@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,8 @@ from autopeft.modules._layout import RowLayout
 from autopeft.modules._listener import Listener, Moments
 from autopeft.modules._registry import MODULES
 from autopeft.modules._stack import OwnedParameter, Stack
+
+_logger = logging.getLogger("autopeft.modules")
 
 
 class Injection:
@@ -98,9 +101,11 @@ class Injection:
         self._layout.prefix_masks.clear()
 
     def begin_training(self, n_steps: int) -> None:
-        """Say how many optimizer steps are to come."""
+        """Say how many optimizer steps are to come; what they are too few for is logged as a warning."""
         for listener in self._hooks.listeners:
             listener.begin_training(n_steps)
+        for text in sorted({text for listener in self._hooks.listeners for text in listener.shortfalls(n_steps)}):
+            _logger.warning("%s", text)
 
     def penalties(self) -> Tensor | None:
         """What modules add to the active candidates' losses, of the last forward pass, shape (k,); None if nothing."""

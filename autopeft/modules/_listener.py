@@ -9,6 +9,9 @@ from torch import Tensor
 
 from autopeft.modules._stack import Stack
 
+#: Decay rates of AdamW's first and second moment; its bias correction counts from the first step of the training.
+ADAM_BETAS = (0.9, 0.999)
+
 
 class Moments(Protocol):
     """The optimizer's memory of the trained tensors."""
@@ -32,6 +35,13 @@ class Listener:
 
     def begin_training(self, n_steps: int) -> None:
         """Called once, before the first step of so many."""
+
+    def shortfalls(self, n_steps: int) -> set[str]:
+        """What so few steps leave undone that the modules' options ask for, each with the way out; empty if nothing.
+
+        The sentences do not say where the module stands: equal ones are told once.
+        """
+        return set()
 
     def penalty(self) -> Tensor | None:
         """A term that is added to the active owners' losses, of the last forward pass, shape (k,); None for none."""

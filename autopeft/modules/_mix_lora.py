@@ -39,9 +39,10 @@ class MixLora:
     where F is the frozen block and F_e the block with s B_e A_e added to its weights: up, down, and gate where there is
     one; A_e (r, in) uniform in +-1/sqrt(in), B_e (out, r) zero. The weights come from one router per block (`Router`;
     normal with standard deviation 0.02), computed from the block's input x. With ``topk`` they sum to one, and F stands
-    in for tokens without room (``switch``) and for experts not chosen (``topp``, ``switch``). Trained numbers:
-    E (r sum of (in + out) over the maps + h). One expert needs no router and is LoRA on every map of the block, which
-    is what the compiler makes of it. LoRA on the attention stands beside it as modules of type ``lora``. Options as in `MoeLora`, one dropout mask for all experts included.
+    in for tokens without room (``switch``) and for experts not chosen (``topp``, ``switch``). Trained numbers: E (r
+    sum of (in + out) over the maps + h). One expert needs no router and is LoRA on every map of the block, which is
+    what the compiler makes of it. LoRA on the attention stands beside it as modules of type ``lora``. Options as in
+    `MoeLora`, one dropout mask for all experts included.
     """
 
     name = "mix_lora"

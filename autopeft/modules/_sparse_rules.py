@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Of the optimizer; its bias correction counts from the first step of the training.
-_BETAS = (0.9, 0.999)
+from autopeft.modules._listener import ADAM_BETAS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,6 +36,10 @@ class Rule:
 
     def begin(self, n_steps: int) -> None:
         """Called before the first of so many steps."""
+
+    def shortfall(self, n_steps: int) -> str | None:
+        """What so few steps leave undone, with the way out; None if nothing."""
+        return None
 
     def is_watching(self, step: int) -> bool:
         """Whether `observe` wants the gradients of a step."""
@@ -80,6 +83,15 @@ class WarmPick(Rule):
         self._n_batches = min(self._wanted, n_steps - 1)
         self._score = self._batch = None
 
+    def shortfall(self, n_steps: int) -> str | None:
+        if self._wanted < n_steps:
+            return None
+        return (
+            f"sparse entries that gradients pick wait for warmup={self._wanted} batches, but the training has "
+            f"{n_steps} steps: they are trained in the last one alone. Lower the option warmup, or train on more "
+            "examples or for more epochs."
+        )
+
     def is_watching(self, step: int) -> bool:
         return step < self._n_batches
 
@@ -121,6 +133,15 @@ class FreezeGrown(Rule):
     def begin(self, n_steps: int) -> None:
         self._step = math.floor(self._share * n_steps) - 1
         self._is_free = None
+
+    def shortfall(self, n_steps: int) -> str | None:
+        if self._share * n_steps >= 1:
+            return None
+        return (
+            f"sparse entries are to be chosen again after the share redo_at={self._share:g} of the steps, but of "
+            f"{n_steps} steps that is none: the first choice stays. Raise the option redo_at, or train on more "
+            "examples or for more epochs."
+        )
 
     def before_update(self, step: int, entries: Entries) -> None:
         if self._is_free is not None and entries.gradient is not None:
@@ -191,6 +212,14 @@ class Exchange(Rule):
         self._n_steps = n_steps
         self.forget()
 
+    def shortfall(self, n_steps: int) -> str | None:
+        if self._schedule.accumulate < n_steps:
+            return None
+        return (
+            f"sparse entries are to be exchanged after accumulate={self._schedule.accumulate} steps, but the training "
+            f"has {n_steps}: none ever is. Lower the option accumulate, or train on more examples or for more epochs."
+        )
+
     def is_window(self, step: int) -> bool:
         """Whether the gradients of a step decide about the next exchange."""
         until = self._schedule.steps_until(step)
@@ -235,8 +264,8 @@ class Exchange(Rule):
         grown, mean, square = (found[is_new][: len(places)] for found in (grown, mean, square))
         entries.index[places] = grown
         entries.values[places] = 0.0
-        moments[0][places] = mean * (1 - _BETAS[0] ** n_done)
-        moments[1][places] = square * (1 - _BETAS[1] ** n_done)
+        moments[0][places] = mean * (1 - ADAM_BETAS[0] ** n_done)
+        moments[1][places] = square * (1 - ADAM_BETAS[1] ** n_done)
         self._n_replaced += len(places)
 
 

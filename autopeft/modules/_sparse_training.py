@@ -48,6 +48,9 @@ class SparseTraining(Listener):
         for rule in self._rules.values():
             rule.begin(n_steps)
 
+    def shortfalls(self, n_steps: int) -> set[str]:
+        return {text for rule in self._rules.values() if (text := rule.shortfall(n_steps)) is not None}
+
     def penalty(self) -> Tensor | None:
         turns = [self._nuclear[row] > 0 and self._is_turn(row) for row in self.stack.rows]
         if not any(turns):

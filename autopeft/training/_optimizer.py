@@ -9,7 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-BETAS = (0.9, 0.999)
+from autopeft.modules import ADAM_BETAS
+
+BETAS = ADAM_BETAS
 EPS = 1e-8
 
 

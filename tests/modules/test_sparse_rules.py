@@ -1,9 +1,11 @@
 """Choices that follow the training. Oracle: dense float64 fine-tuning with the rules written out entry by entry."""
 
+import re
+
 import pytest
 import torch
 
-from autopeft.modules import _sparse_rules
+from autopeft.modules import ADAM_BETAS, _sparse_rules, inject
 from autopeft.modules._sparse_rules import Schedule
 from autopeft.training._optimizer import BETAS
 from tests.modules.cases import configuration, spec
@@ -169,5 +171,35 @@ def test_when_and_how_much_is_exchanged():
     assert schedule.share(4, 5) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("options", "enough", "message"),
+    [
+        ({"pick": "gradient"}, 9, "warmup=8 batches, but the training has 8 steps.*Lower the option warmup"),
+        ({"pick": "snip", "warmup": 3}, 4, "warmup=3 batches, but the training has 3 steps"),
+        ({"redo": "rigl"}, 6, "accumulate=5 steps, but the training has 5: none ever is.*option accumulate"),
+        ({"redo": "sm3", "accumulate": 2}, 3, "accumulate=2 steps, but the training has 2"),
+        ({"redo": "once", "pick": "smallest", "redo_at": 0.25}, 4, "redo_at=0.25 of the steps, but of 3 steps.*Raise"),
+    ],
+)
+def test_windows_longer_than_the_training_are_told_once(bert, caplog, options, enough, message):
+    """Oracle: with one step more, the choice is made in time; and that is what the numbers say."""
+    sites = [(layer, part, spec("sparse", 1, **options)) for layer in (0, 1) for part in ("q", "v")]
+    short = configuration(*sites)
+    for n_steps, n_warnings in ((enough, 0), (enough - 1, 1)):
+        caplog.clear()
+        with inject(bert, [short, configuration(), short], seeds=[0, 1, 2]) as injection:
+            injection.begin_training(n_steps)
+        assert len(caplog.records) == n_warnings
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("autopeft.modules", "WARNING")
+    assert re.search(message, record.getMessage())
+
+
+def test_entries_that_stay_put_warn_of_nothing(bert, caplog):
+    with inject(bert, [configuration((0, "q", spec("sparse", 1)), (0, "v", spec("lora", 1)))], seeds=[0]) as injection:
+        injection.begin_training(1)
+    assert not caplog.records
+
+
 def test_seeds_of_moments_follow_the_optimizers_rates() -> None:
-    assert _sparse_rules._BETAS == BETAS
+    assert _sparse_rules.ADAM_BETAS is BETAS is ADAM_BETAS
