@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -141,6 +141,9 @@ class Injection:
             for name, value in listener.statistics(candidate).items()
         }
 
+    def _listeners_of(self, candidate: int) -> list[Listener]:
+        return [listener for listener in self._hooks.listeners if candidate in listener.stack.owners]
+
     def _listening(self) -> list[Listener]:
         """Those that an active candidate has."""
         return [listener for listener in self._hooks.listeners if listener.stack.n_active]
@@ -177,6 +180,28 @@ class Injection:
             raise ConfigurationError(f"the state has tensors that candidate {candidate} does not: {unknown[:5]}.")
         for stack in self._stacks:
             stack.load(candidate, state)
+
+    def parts(self, candidate: int) -> Iterator[tuple[str, Tensor, tuple[int | slice, ...]]]:
+        """What a candidate has of the tensors and buffers of all, padding left out.
+
+        Returns:
+            Names as in `state_dict`, whole tensors, and the index of the candidate's part, a view that may be changed.
+        """
+        for stack in self._stacks:
+            yield from stack.parts(candidate)
+
+    def training_state(self, candidate: int) -> list[dict[str, Any]]:
+        """What a candidate's modules remember from step to step beside their tensors and buffers.
+
+        Returns:
+            One mapping per module that takes part in training; values are tensors, numbers or None.
+        """
+        return [listener.training_state(candidate) for listener in self._listeners_of(candidate)]
+
+    def load_training_state(self, candidate: int, states: Sequence[Mapping[str, Any]]) -> None:
+        """Set what `training_state` tells, after `begin_training`."""
+        for listener, state in zip(self._listeners_of(candidate), states, strict=True):
+            listener.load_training_state(candidate, state)
 
     def remove(self) -> None:
         """Restore the backbone, bit for bit; a second call does nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -52,6 +52,17 @@ class Listener:
 
     def after_update(self, step: int, moments: Moments) -> None:
         """Called when the tensors have been updated."""
+
+    def training_state(self, candidate: int) -> dict[str, Any]:
+        """What one owner's module remembers from step to step; statistics are not among it.
+
+        Returns:
+            Tensors, numbers and None by name; copies.
+        """
+        return {}
+
+    def load_training_state(self, candidate: int, state: Mapping[str, Any]) -> None:
+        """Set what `training_state` tells; called after `begin_training`."""
 
     def statistics(self, candidate: int) -> Mapping[str, float]:
         """Finite numbers about one owner since the last call of `begin_statistics`, by short lower-case names."""

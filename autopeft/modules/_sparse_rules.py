@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,20 @@ MomentPair = tuple[Tensor, Tensor]
 
 class Rule:
     """Follows one candidate's training at one site; every method does nothing by default."""
+
+    #: Attributes that a rule carries from one step to the next: tensors, numbers or None.
+    remembers: tuple[str, ...] = ()
+
+    def state(self) -> dict[str, Any]:
+        """Copies of what the rule remembers; what it has not made yet is left out."""
+        found = {name: vars(self)[name] for name in self.remembers if name in vars(self)}
+        return {name: value.cpu().clone() if isinstance(value, Tensor) else value for name, value in found.items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state` told, after `begin`."""
+        for name in self.remembers:
+            if name in state:
+                setattr(self, name, state[name])
 
     def begin(self, n_steps: int) -> None:
         """Called before the first of so many steps."""
@@ -71,6 +86,8 @@ class WarmPick(Rule):
         n_batches: How many; at most one less than there are steps.
         weight: Gives the frozen weight, shape (out, in), for \|g w\|; None for \|g\|.
     """
+
+    remembers = ("_score", "_batch")
 
     def __init__(self, n_batches: int, weight: Callable[[], Tensor] | None) -> None:
         self._wanted = n_batches
@@ -123,6 +140,8 @@ class FreezeGrown(Rule):
         share: Of the steps, in (0, 1).
         weight: Gives the frozen weights at positions, float32, shape (n,).
     """
+
+    remembers = ("_is_free",)
 
     def __init__(self, share: float, weight: Callable[[Tensor], Tensor]) -> None:
         self._share = share
@@ -276,6 +295,8 @@ class GradientExchange(Exchange):
     are summed up, so that memory stays in proportion to the entries.
     """
 
+    remembers = ("_candidates", "_sums", "_squares", "_batch", "_n_batches")
+
     def forget(self) -> None:
         self._candidates: Tensor | None = None
 
@@ -320,6 +341,8 @@ class CoverExchange(Exchange):
     From the gradients of the entries alone, the largest sums of squares of each row and each column are kept; an
     entry is worth the product of its row's and its column's, and its second moment starts at the smaller of the two.
     """
+
+    remembers = ("_rows", "_columns", "_n_batches")
 
     def forget(self) -> None:
         self._rows: Tensor | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +73,15 @@ class SparseTraining(Listener):
                 moment[row, : self._sizes[row]] for moment in moments.moments(self.stack.tensors["values"])
             )
             rule.after_update(step, self._entries(row), (first, second))
+
+    def training_state(self, candidate: int) -> dict[str, Any]:
+        rule = self._rules.get(self.stack.owners.index(candidate))
+        return {} if rule is None else rule.state()
+
+    def load_training_state(self, candidate: int, state: Mapping[str, Any]) -> None:
+        rule = self._rules.get(self.stack.owners.index(candidate))
+        if rule is not None:
+            rule.load_state(state)
 
     def statistics(self, candidate: int) -> Mapping[str, float]:
         rule = self._rules.get(self.stack.owners.index(candidate))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -228,6 +228,15 @@ class Stack:
                     f"{full} must have shape {tuple(expected)}, but got {tuple(state[full].shape)}."
                 )
             target.copy_(self._external(name, state[full].to(target.device, target.dtype)))
+
+    def parts(self, candidate: int) -> Iterator[tuple[str, Tensor, tuple[int | slice, ...]]]:
+        """A candidate's tensors, then its buffers, as the optimizer has them: name, whole tensor, index of its part."""
+        row = self._row_of.get(candidate)
+        if row is None:
+            return
+        for held, shapes in ((self.tensors, self._shapes[row]), (self.buffers, self._buffer_shapes[row])):
+            for name, tensor in held.items():
+                yield f"{self.key}.{name}", tensor, (row, *(slice(0, size) for size in shapes[name]))
 
     def _unpadded(self, name: str, row: int) -> Tensor:
         is_buffer = name in self.buffers

@@ -14,6 +14,10 @@ _MIN_BATCHES = 2
 _MAX_STRETCH = 1.15
 
 
+#: Indices of examples within a split, shape (n,).
+Rows = npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
     """One batch of examples.
@@ -112,6 +116,21 @@ def evaluation_batches(
         batches.append(Batch(rows=ranked[start:stop], length=int(lengths[ranked[stop - 1]])))
         start = stop
     return batches
+
+
+def rung_rows(n_examples: int, n_wanted: int | None) -> Rows | None:
+    """The examples that are scored at rungs: the same for every run, a fair sample however the split is ordered.
+
+    Args:
+        n_examples: Of the split.
+        n_wanted: How many of them.
+
+    Returns:
+        Ascending; None if all are to be scored.
+    """
+    if n_wanted is None or n_wanted >= n_examples:
+        return None
+    return np.sort(np.random.default_rng([n_examples, 3]).permutation(n_examples)[:n_wanted])
 
 
 def split_batch(batch: Batch, n_parts: int) -> Sequence[Batch]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from autopeft.exceptions import DivergenceError, OutOfMemoryError
 from autopeft.modules import Injection
-from autopeft.study import CurvePoint, Failure
-from autopeft.training._batches import Batch, BatchPlan, split_batch
-from autopeft.training._costs import PeakMemory, synchronize
+from autopeft.study import SEARCH_SPLIT, CurvePoint, Failure
+from autopeft.training._batches import Batch, BatchPlan, Rows, rung_rows, split_batch
+from autopeft.training._checkpoint import Checkpoint, capture, restore
+from autopeft.training._costs import PeakMemory, larger, synchronize
 from autopeft.training._data import TaskData
 from autopeft.training._dynamics._control import CohortDynamics
 from autopeft.training._forward import CohortForward, to_predictions
@@ -35,6 +36,13 @@ _EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65_536}
 _STEPS_PER_LOOK = {"cpu": 1, "cuda": 32}
 
 
+#: What a checkpoint keeps of a candidate's fields.
+_COUNTERS = ("steps", "examples", "tokens", "train_time_s", "wall_time_s")
+
+#: Given a candidate, seconds since its point before, and what makes its checkpoint.
+KeepCheckpoint = Callable[[int, float, Callable[[], Checkpoint]], None]
+
+
 @dataclass(slots=True, kw_only=True)
 class Candidate:
     """How far one job has come.
@@ -49,6 +57,7 @@ class Candidate:
         tokens: Tokens seen, padding excluded.
         train_time_s: Its share of the time spent training.
         wall_time_s: Its share of all time, evaluation included.
+        peak_memory_bytes: Of an earlier part of the run; None if there was none, or it was not measured.
     """
 
     job: Job
@@ -60,6 +69,14 @@ class Candidate:
     tokens: int = 0
     train_time_s: float = 0.0
     wall_time_s: float = 0.0
+    peak_memory_bytes: int | None = None
+
+    def checkpointed(self, checkpoint: Checkpoint) -> None:
+        """Count on from a checkpoint."""
+        self.curve = list(checkpoint.curve)
+        self.peak_memory_bytes = checkpoint.peak_memory_bytes
+        for name in _COUNTERS:
+            setattr(self, name, checkpoint.counters[name])
 
     @property
     def is_active(self) -> bool:
@@ -78,6 +95,8 @@ class Cohort:
         candidates: One per job, in the order of the injection.
         on_point: Told about every new point with the candidate's index; True stops it.
         memory: Samples peak memory.
+        keep: Given a candidate's index after each of its points but the last, the time since the one before, in
+            seconds, and what makes its checkpoint; None keeps none.
     """
 
     def __init__(
@@ -91,6 +110,7 @@ class Cohort:
         candidates: Sequence[Candidate],
         on_point: PointCallback,
         memory: PeakMemory,
+        keep: KeepCheckpoint | None = None,
     ) -> None:
         self._injection = injection
         self._forward = forward
@@ -100,6 +120,7 @@ class Cohort:
         self.candidates = candidates
         self._on_point = on_point
         self._memory = memory
+        self._keep = keep
         self._device = injection.parameters[0].tensor.device
         is_moving = any(item.job.configuration.dynamics is not None for item in candidates)
         self._optimizer = (FreezingAdamW if is_moving else FlatAdamW)(
@@ -111,13 +132,19 @@ class Cohort:
         fidelity = candidates[0].job.fidelity
         train = splits["train"]
         self.plan = BatchPlan(train.lengths, fidelity.train_examples, settings.batch_size)
-        self._n_steps = self.plan.steps_per_epoch * fidelity.epochs
-        injection.begin_training(self._n_steps)
+        #: Of a whole run.
+        self.n_steps = self.plan.steps_per_epoch * fidelity.epochs
+        self._epoch_points = frozenset(settings.epoch_points(fidelity))
+        self._points = self._epoch_points | set(settings.rung_steps(fidelity))
+        self._rung_rows = rung_rows(len(splits[SEARCH_SPLIT]), settings.rung_examples)
+        #: Steps that are done already.
+        self._start = 0
+        injection.begin_training(self.n_steps)
         seeds = [item.job.seed for item in candidates]
         #: None if every candidate updates everything at every step.
         self._dynamics: CohortDynamics | None = None
         if isinstance(self._optimizer, FreezingAdamW):
-            self._dynamics = CohortDynamics(injection, self._optimizer, seeds=seeds, n_steps=self._n_steps)
+            self._dynamics = CohortDynamics(injection, self._optimizer, seeds=seeds, n_steps=self.n_steps)
         #: Unit of regression targets; None for classification.
         self.scale: TargetScale | None = None
         if task.kind == "regression":
@@ -142,26 +169,58 @@ class Cohort:
         Raises:
             OutOfMemoryError: If memory runs out although batches are cut into micro-batches.
         """
-        step = 0
+        step = self._start
         self._clock = time.perf_counter()
-        for epoch in range(self.candidates[0].job.fidelity.epochs):
+        n = self.plan.steps_per_epoch
+        for epoch in range(self._start // n, self.candidates[0].job.fidelity.epochs):
             seeds = {item.job.seed for item in self.candidates if item.is_active}
             batches = {seed: self.plan.epoch(seed, epoch) for seed in seeds}
-            points = self._point_steps(epoch)
-            for i in range(self.plan.steps_per_epoch):
+            for i in range(step - epoch * n, n):
                 active = self.active
                 if not active:
                     return
                 self.step(step, [batches[self.candidates[k].job.seed][i] for k in active], active)
                 step += 1
-                if step in points:
+                if step in self._points:
                     self._look()
                     self._point(step)
                 elif step % _STEPS_PER_LOOK.get(self._device.type, 1) == 0:
                     self._look()
 
-    def predictions(self, split: str, active: Sequence[int]) -> Tensor:
+    def restore(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Go on from checkpoints, one per candidate and all of the same step, instead of beginning.
+
+        Raises:
+            StaleCheckpointError: If one does not fit its candidate.
+        """
+        self._start = checkpoints[0].step
+        self._optimizer.begin_at(self._start)
+        for k, checkpoint in enumerate(checkpoints):
+            restore(checkpoint, k, self._injection, self._optimizer, self._dynamics)
+            self.candidates[k].checkpointed(checkpoint)
+        self._drop()
+
+    def checkpoint(self, k: int) -> Checkpoint:
+        """A candidate as it is now, at a point of its curve."""
+        item = self.candidates[k]
+        return capture(
+            k,
+            self._injection,
+            self._optimizer,
+            self._dynamics,
+            step=item.curve[-1].step,
+            curve=tuple(item.curve),
+            counters={name: getattr(item, name) for name in _COUNTERS},
+            peak_memory_bytes=larger(item.peak_memory_bytes, self._memory.read()),
+        )
+
+    def predictions(self, split: str, active: Sequence[int], rows: Rows | None = None) -> Tensor:
         """Outputs of some candidates for every example of a split, shape (k, n, labels), on the CPU.
+
+        Args:
+            split: Which one.
+            active: The candidates.
+            rows: The examples wanted, ascending; None for all. Only theirs are given then.
 
         Raises:
             OutOfMemoryError: If not even single examples fit.
@@ -169,7 +228,7 @@ class Cohort:
         self._injection.select(active)
         while True:
             try:
-                return self._forward.predict(self._splits[split], active, self.evaluation_tokens)
+                return self._forward.predict(self._splits[split], active, self.evaluation_tokens, rows)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -177,10 +236,6 @@ class Cohort:
             if self.evaluation_tokens <= len(active):
                 raise OutOfMemoryError(f"even single examples of the {split} split do not fit into memory.")
             self.evaluation_tokens = max(self.evaluation_tokens // 4, len(active))
-
-    def _point_steps(self, epoch: int) -> set[int]:
-        n, per_epoch = self.plan.steps_per_epoch, min(self._settings.evaluations_per_epoch, self.plan.steps_per_epoch)
-        return {epoch * n + math.ceil(n * (i + 1) / per_epoch) for i in range(per_epoch)}
 
     def step(self, step: int, batches: Sequence[Batch], active: Sequence[int]) -> None:
         """One optimizer step; if memory runs out, the same step again in micro-batches.
@@ -213,7 +268,7 @@ class Cohort:
         self._injection.before_update(step, self._optimizer)
         if self._dynamics is not None:
             self._dynamics.before_update(step, active)
-        self._optimizer.step(learning_rate_factor(step, self._n_steps, self._settings.warmup_share), active)
+        self._optimizer.step(learning_rate_factor(step, self.n_steps, self._settings.warmup_share), active)
         self._injection.after_update(step, self._optimizer)
         if self._dynamics is not None:
             self._dynamics.after_update(step, active)
@@ -284,9 +339,11 @@ class Cohort:
         self._tick(active, training=True)
         statistics = {k: self._injection.statistics(k) for k in active}
         self._injection.begin_statistics()
-        logits = self.predictions("search", active)
+        rows = None if step in self._epoch_points else self._rung_rows
+        logits = self.predictions(SEARCH_SPLIT, active, rows)
         self._tick(active, training=False)
-        targets = self._splits["search"].tokens.targets
+        targets = self._splits[SEARCH_SPLIT].tokens.targets
+        targets = targets if rows is None else targets[rows]
         for row, k in enumerate(active):
             item = self.candidates[k]
             try:
@@ -298,11 +355,18 @@ class Cohort:
                 metrics = {**metrics, **self._dynamics.statistics(k)}
             metrics = {**metrics, **statistics[k], "train_loss": self._loss_sums[k] / max(1, self._loss_steps)}
             point = CurvePoint(
-                step=step, epoch=step / self.plan.steps_per_epoch, metrics=metrics, wall_time_s=item.wall_time_s
+                step=step,
+                epoch=step / self.plan.steps_per_epoch,
+                metrics=metrics,
+                wall_time_s=item.wall_time_s,
+                n_examples=None if rows is None else len(rows),
             )
+            since = item.wall_time_s - (item.curve[-1].wall_time_s if item.curve else 0.0)
             item.curve.append(point)
-            if self._on_point(k, point) and step < self._n_steps:
+            if self._on_point(k, point) and step < self.n_steps:
                 item.is_stopped_early = True
+            if self._keep is not None and step < self.n_steps:
+                self._keep(k, since, functools.partial(self.checkpoint, k))
         self._loss_sums = [0.0] * len(self.candidates)
         self._loss_steps = 0
         self._drop()
@@ -316,7 +380,7 @@ class Cohort:
     def _fail(self, k: int, error: DivergenceError) -> None:
         step = self.candidates[k].steps
         self.candidates[k].failure = Failure(
-            reason="divergence", message=f"Training diverged by step {step} of {self._n_steps}: {error}"
+            reason="divergence", message=f"Training diverged by step {step} of {self.n_steps}: {error}"
         )
 
     def _tick(self, active: Sequence[int], *, training: bool) -> None:

@@ -53,6 +53,11 @@ class PeakMemory:
         return _status_bytes("VmHWM") if self._reset else self._sampled
 
 
+def larger(one: int | None, other: int | None) -> int | None:
+    """The larger of two sizes, of which either may be unknown."""
+    return max((size for size in (one, other) if size is not None), default=None)
+
+
 def _status_bytes(field: str) -> int | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -13,7 +13,7 @@ from torch import Tensor
 from autopeft.backbones import Backbone
 from autopeft.exceptions import DivergenceError
 from autopeft.modules import Injection
-from autopeft.training._batches import Batch, evaluation_batches
+from autopeft.training._batches import Batch, Rows, evaluation_batches
 from autopeft.training._first_token import reads_first_token
 from autopeft.training._hidden_states import StoredStates
 from autopeft.training._inputs import ResidentSplit
@@ -98,19 +98,23 @@ class CohortForward:
             each = F.mse_loss(logits[:, 0], scale.standardize(targets), reduction="none")
         return each.view(len(active), -1).sum(1) / n_examples
 
-    def predict(self, split: ResidentSplit, active: Sequence[int], max_tokens: int) -> Tensor:
-        """Outputs for every example of a split.
+    def predict(self, split: ResidentSplit, active: Sequence[int], max_tokens: int, rows: Rows | None = None) -> Tensor:
+        """Outputs for every example of a split, or for some.
 
         Args:
             split: The examples.
             active: The candidates.
             max_tokens: Padded tokens per batch, over all candidates.
+            rows: The examples wanted; None for all.
 
         Returns:
-            Float32 logits on the CPU, shape (k, n, labels); not finite where a candidate has diverged.
+            Float32 logits on the CPU, shape (k, n, labels), n the examples wanted; not finite where a candidate has
+            diverged.
         """
-        batches = evaluation_batches(split.lengths, np.arange(len(split)), max(1, max_tokens // len(active)))
-        return self.predict_batches(split, batches, active)
+        wanted = np.arange(len(split)) if rows is None else rows
+        batches = evaluation_batches(split.lengths, wanted, max(1, max_tokens // len(active)))
+        logits = self.predict_batches(split, batches, active)
+        return logits if rows is None else logits[:, torch.from_numpy(rows)]
 
     @torch.inference_mode()
     def predict_batches(self, split: ResidentSplit, batches: Sequence[Batch], active: Sequence[int]) -> Tensor:

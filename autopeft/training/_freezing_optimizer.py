@@ -59,6 +59,16 @@ class FreezingAdamW(FlatAdamW):
         found = values.nonzero()[:, 0]
         self._frozen_values = found if len(found) else None
 
+    def row_updates(self, candidate: int) -> list[int]:
+        return [int(self._adam.state[self._rows[row]]["step"]) for row in self._rows_of(candidate)]
+
+    def set_row_updates(self, candidate: int, counts: Sequence[int]) -> None:
+        for row, count in zip(self._rows_of(candidate), counts, strict=True):
+            self._adam.state[self._rows[row]]["step"].fill_(float(count))
+
+    def _rows_of(self, candidate: int) -> list[int]:
+        return [row for row, owner in enumerate(self._owners) if owner == candidate]
+
     def gradient_norms(self) -> Tensor:
         for row in self._frozen_rows:
             self._row_gradients[row].zero_()

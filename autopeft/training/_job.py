@@ -10,6 +10,9 @@ from torch import Tensor
 from autopeft.configuration import Configuration
 from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Failure, Fidelity, Measurement
 
+#: Called with a job's index and the curve of an earlier part of its run that is gone on from; True ends it there.
+ResumeCallback = Callable[[int, tuple[CurvePoint, ...]], bool]
+
 #: Called with a job's index and a new point of its learning curve; True stops this job early.
 PointCallback = Callable[[int, CurvePoint], bool]
 
@@ -43,11 +46,11 @@ class Outcome:
     """How a job ended.
 
     Args:
-        measurements: One per split asked for, in that order; empty if it failed, or was stopped before its first epoch
-            had ended.
+        measurements: One per split asked for, in that order; empty if it failed, and the search split's alone if it was
+            stopped early.
         curve: The learning curve, also of failed and stopped runs.
         failure: Why there is no result; None if there is one.
-        is_stopped_early: Whether the point callback ended it; its measurements then stand for the epochs it finished.
+        is_stopped_early: Whether the point callback ended it; its measurement is then that of the curve's last point.
         state: Trained tensors on the CPU, float32, by name; None unless asked for.
     """
 

@@ -135,6 +135,28 @@ class FlatAdamW:
         stop = start + tensor.numel()
         return first[start:stop].view(tensor.shape), second[start:stop].view(tensor.shape)
 
+    def begin_at(self, n_updates: int) -> None:
+        """Go on as after so many updates; the moments are to be filled in (`moments`).
+
+        Args:
+            n_updates: Updates that every candidate has had, >= 1.
+        """
+        self._step = n_updates
+        if self._fused is not None:
+            (flat,) = self._fused.param_groups[0]["params"]
+            self._fused.state[flat] = {
+                "step": torch.tensor(float(n_updates), dtype=torch.float32, device=flat.device),
+                "exp_avg": torch.zeros_like(self._values),
+                "exp_avg_sq": torch.zeros_like(self._values),
+            }
+
+    def row_updates(self, candidate: int) -> list[int]:
+        """Updates of each of a candidate's rows, in the order of the tensors; empty where all are the run's steps."""
+        return []
+
+    def set_row_updates(self, candidate: int, counts: Sequence[int]) -> None:
+        """Set what `row_updates` tells."""
+
     def gradient_norms(self) -> Tensor:
         """Euclidean norm of each candidate's gradient, shape (k,)."""
         if self._fused is not None:

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from autopeft.exceptions import DivergenceError
-from autopeft.study import SEARCH_SPLIT, Failure, Fidelity, Measurement
+from autopeft.study import SEARCH_SPLIT, Failure, Measurement, Rung
 from autopeft.training._cohort import Candidate
+from autopeft.training._costs import larger
 from autopeft.training._data import TaskData
 from autopeft.training._forward import to_predictions
 from autopeft.training._job import Outcome
@@ -20,6 +21,7 @@ def make_outcome(
     candidate: Candidate,
     task: TaskData,
     *,
+    n_steps: int,
     report_logits: Tensor | None,
     scale: TargetScale | None,
     peak_memory_bytes: int | None,
@@ -34,6 +36,7 @@ def make_outcome(
     Args:
         candidate: The run.
         task: Metrics and targets.
+        n_steps: Optimizer steps of the whole run.
         report_logits: Outputs on the report split, shape (n, labels); None if it was not asked for.
         scale: Unit of regression outputs; None for classification.
         peak_memory_bytes: Of the cohort; None if not measured.
@@ -43,16 +46,14 @@ def make_outcome(
     curve = tuple(candidate.curve)
     if candidate.failure is not None:
         return Outcome(failure=candidate.failure, curve=curve)
-    fidelity = candidate.job.fidelity
+    rung = None
     if candidate.is_stopped_early:
-        epochs = int(curve[-1].epoch)
-        if epochs == 0:
-            return Outcome(curve=curve, is_stopped_early=True)
-        fidelity = Fidelity(train_examples=fidelity.train_examples, epochs=epochs)
+        rung = Rung(step=curve[-1].step, n_steps=n_steps, n_examples=curve[-1].n_examples)
     facts: dict[str, Any] = {
-        "fidelity": fidelity,
+        "fidelity": candidate.job.fidelity,
+        "rung": rung,
         "seed": candidate.job.seed,
-        "costs": _costs(candidate, peak_memory_bytes),
+        "costs": _costs(candidate, larger(candidate.peak_memory_bytes, peak_memory_bytes)),
         "environment": dict(environment),
         "curve": curve,
     }

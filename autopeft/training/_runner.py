@@ -11,16 +11,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+import autopeft
 from autopeft.backbones import Backbone
 from autopeft.configuration import Configuration
 from autopeft.exceptions import OutOfMemoryError, UsageError
 from autopeft.modules import Injection, inject
-from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Failure, Fidelity
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Failure, Fidelity
 from autopeft.training._after import with_rewards
 from autopeft.training._attention import fast_attention
-from autopeft.training._cohort import Candidate, Cohort
+from autopeft.training._cache import content_key
+from autopeft.training._call import CallbackError, RunCall
+from autopeft.training._checkpoint import StaleCheckpointError
+from autopeft.training._checkpoints import CheckpointFolder
+from autopeft.training._cohort import Candidate, Cohort, KeepCheckpoint
 from autopeft.training._cohort_size import MAX_COHORT, choose_cohort_size
 from autopeft.training._costs import PeakMemory
 from autopeft.training._data import SplitData, TaskData
@@ -29,7 +35,7 @@ from autopeft.training._first_token import first_token_only
 from autopeft.training._forward import CohortForward
 from autopeft.training._hidden_states import DISK_CAP_BYTES, HiddenStateStore, StoredStates
 from autopeft.training._inputs import ResidentSplit
-from autopeft.training._job import Job, Outcome, PointCallback
+from autopeft.training._job import Job, Outcome, PointCallback, ResumeCallback
 from autopeft.training._memory import default_memory_cap, is_out_of_memory, release_memory
 from autopeft.training._outcome import make_outcome
 from autopeft.training._packed_linear import PackedLinears
@@ -68,6 +74,8 @@ class TrialRunner:
             used ones make room.
         cohort: Jobs trained as one batch at most; None trains all jobs of a call with the same fidelity together.
         rewards: What else is measured of a candidate that was trained to its end; None for nothing.
+        checkpoints: Where runs that were cut off or stopped are kept, to go on when they are asked for again; None
+            keeps none.
     """
 
     def __init__(
@@ -81,12 +89,14 @@ class TrialRunner:
         disk_cap_bytes: int = DISK_CAP_BYTES,
         cohort: int | None = None,
         rewards: Rewards | None = None,
+        checkpoints: CheckpointFolder | None = None,
     ) -> None:
         self.backbone = backbone
         self.task = task
         self.settings = settings or TrainingSettings()
         self.cache_dir = cache_dir
         self.rewards = rewards
+        self._checkpoints = checkpoints
         self._cohort = cohort
         self._splits: dict[str, tuple[int, ResidentSplit]] = {}
         cap = default_memory_cap(backbone.device) if memory_cap_bytes is None else memory_cap_bytes
@@ -124,26 +134,41 @@ class TrialRunner:
         return token_limit(self.settings.max_tokens, self.backbone, configuration)
 
     def run(
-        self, jobs: Sequence[Job], *, on_point: PointCallback | None = None, keep_state: bool = False
+        self,
+        jobs: Sequence[Job],
+        *,
+        on_point: PointCallback | None = None,
+        on_resume: ResumeCallback | None = None,
+        keep_state: bool = False,
     ) -> list[Outcome]:
         """Train jobs.
 
-        Jobs of the same fidelity and length of texts form cohorts. A job that fails does not touch the others; an
-        interruption passes through and leaves the backbone as it was.
+        Jobs of the same fidelity, length of texts and step to go on from form cohorts. A job that fails does not touch
+        the others; an interruption passes through and leaves the backbone as it was.
 
         Args:
             jobs: What to train.
             on_point: Called with a job's index and each new point of its curve; True stops that job early. What it
                 raises ends the call.
+            on_resume: Called before anything is trained, for each job that goes on from a checkpoint, with its index
+                and its curve so far; True stops it where it is.
             keep_state: Whether the outcomes carry the trained tensors.
 
         Returns:
             One outcome per job, in their order.
         """
-        reporter = _Reporter(on_point)
+        call = RunCall(
+            jobs,
+            on_point=on_point,
+            on_resume=on_resume,
+            keep_state=keep_state,
+            folder=self._checkpoints,
+            key=self._checkpoint_key,
+            device=self.backbone.device,
+        )
         outcomes: dict[int, Outcome] = {}
-        for group in self._groups(jobs):
-            self._run_group(group, jobs, reporter, keep_state, outcomes)
+        for group in self._groups(call):
+            self._run_group(group, call, outcomes)
         return [outcomes[index] for index in range(len(jobs))]
 
     def probe(self, configuration: Configuration, *, n_candidates: int = 1) -> Probe:
@@ -178,10 +203,13 @@ class TrialRunner:
     def estimate(self, configuration: Configuration, fidelity: Fidelity) -> float:
         """Estimate a trial's time by a probe, in seconds; hidden states are not used, so it is an upper estimate."""
         probe = self.probe(configuration)
-        n_points = fidelity.epochs * self.settings.evaluations_per_epoch
+        n_search = len(self.task.search.texts)
+        points = set(self.settings.epoch_points(fidelity))
+        n_at_rungs = min(self.settings.rung_examples or n_search, n_search)
+        n_evaluated = n_search * len(points) + n_at_rungs * len(set(self.settings.rung_steps(fidelity)) - points)
         return (
             probe.train_s_per_example * fidelity.train_examples * fidelity.epochs
-            + probe.evaluation_s_per_example * len(self.task.search.texts) * n_points
+            + probe.evaluation_s_per_example * n_evaluated
         )
 
     def untrained(self, configuration: Configuration, fidelity: Fidelity) -> TrainedCandidate:
@@ -208,11 +236,22 @@ class TrialRunner:
         with fast_attention(self.backbone.device), self._linears.installed():
             yield
 
-    def _groups(self, jobs: Sequence[Job]) -> list[list[int]]:
+    def _checkpoint_key(self, job: Job) -> str:
+        """What a run's numbers depend on."""
+        backbone = self.backbone
+        return content_key(
+            autopeft.__version__, torch.__version__, backbone.device.type, backbone.dtype, backbone.content_hash,
+            self.task.content_hash, sorted(self.settings.to_dict().items()), job.configuration.fingerprint, job.seed,
+            job.fidelity,
+        )  # fmt: skip
+
+    def _groups(self, call: RunCall) -> list[list[int]]:
         """Cohorts: equal data, and neighbors in their lowest layer, so that a cohort starts as high as it can."""
-        by_data: dict[tuple[Fidelity, int], list[int]] = {}
+        jobs = call.jobs
+        by_data: dict[tuple[Fidelity, int, int], list[int]] = {}
         for index, job in enumerate(jobs):
-            by_data.setdefault((job.fidelity, self._token_limit(job.configuration)), []).append(index)
+            key = (job.fidelity, self._token_limit(job.configuration), call.start(index))
+            by_data.setdefault(key, []).append(index)
         groups = []
         for members in by_data.values():
             members.sort(key=lambda index: (-self._first_layer(jobs[index].configuration), index))
@@ -220,17 +259,18 @@ class TrialRunner:
             groups += [members[start : start + size] for start in range(0, len(members), size)]
         return groups
 
-    def _run_group(
-        self, group: list[int], jobs: Sequence[Job], reporter: _Reporter, keep_state: bool, outcomes: dict[int, Outcome]
-    ) -> None:
+    def _run_group(self, group: list[int], call: RunCall, outcomes: dict[int, Outcome]) -> None:
         """Train a cohort; if it cannot be trained as a whole, train its halves, so that only the guilty fail."""
-        candidates = [Candidate(job=jobs[index]) for index in group]
+        candidates = call.candidates(group)
         failure: Failure | None = None
+        stale: StaleCheckpointError | None = None
         try:
-            results = self._run_cohort(candidates, reporter.of(group), keep_state)
+            results = self._run_cohort(candidates, group, call)
             outcomes.update(zip(group, results, strict=True))
-        except _CallbackError as error:
+        except CallbackError as error:
             raise error.cause from error.cause.__cause__
+        except StaleCheckpointError as error:
+            stale = error
         except Exception as error:
             is_memory = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
             failure = Failure(
@@ -238,20 +278,34 @@ class TrialRunner:
                 message=str(error) if isinstance(error, OutOfMemoryError) else f"{type(error).__name__}: {error}",
                 traceback=traceback.format_exc(),
             )
+        if stale is not None:
+            call.forget(group, stale)
+            self._run_group(group, call, outcomes)
+            return
         if failure is None:
+            for index in group:
+                if not outcomes[index].is_stopped_early:
+                    call.ended(index)
             return
         # Outside the handler, so that the frames of the failed attempt are gone and their tensors freed.
         release_memory(self.backbone.device)
         if len(group) == 1:
             outcomes[group[0]] = Outcome(failure=failure, curve=tuple(candidates[0].curve))
+            call.ended(group[0])
             return
         _logger.warning("a cohort of %d could not be trained (%s); trying its halves.", len(group), failure.message)
         middle = len(group) // 2
-        self._run_group(group[:middle], jobs, reporter, keep_state, outcomes)
-        self._run_group(group[middle:], jobs, reporter, keep_state, outcomes)
+        self._run_group(group[:middle], call, outcomes)
+        self._run_group(group[middle:], call, outcomes)
 
-    def _run_cohort(self, candidates: Sequence[Candidate], on_point: PointCallback, keep_state: bool) -> list[Outcome]:
-        with self._injected(candidates, on_point, store_states=True) as setup:
+    def _run_cohort(self, candidates: Sequence[Candidate], group: Sequence[int], call: RunCall) -> list[Outcome]:
+        keep = call.keep(group)
+        with self._injected(candidates, call.report(group), keep=keep, store_states=True) as setup:
+            earlier = call.checkpoints(group)
+            if earlier:
+                setup.cohort.restore(earlier)
+                for candidate, index in zip(candidates, group, strict=True):
+                    candidate.is_stopped_early = call.is_stopped(index)
             setup.cohort.train()
             wanted = [k for k in setup.cohort.active if REPORT_SPLIT in candidates[k].job.splits]
             report: dict[int, Tensor] = {}
@@ -269,11 +323,12 @@ class TrialRunner:
                 make_outcome(
                     candidate,
                     self.task,
+                    n_steps=setup.cohort.n_steps,
                     report_logits=report.get(k),
                     scale=setup.cohort.scale,
                     peak_memory_bytes=peak,
                     environment=facts,
-                    state=setup.injection.state_dict(k) if keep_state else None,
+                    state=setup.injection.state_dict(k) if call.keep_state else None,
                 )
                 for k, candidate in enumerate(candidates)
             ]
@@ -304,7 +359,12 @@ class TrialRunner:
 
     @contextmanager
     def _injected(
-        self, candidates: Sequence[Candidate], on_point: PointCallback, *, store_states: bool
+        self,
+        candidates: Sequence[Candidate],
+        on_point: PointCallback,
+        *,
+        keep: KeepCheckpoint | None = None,
+        store_states: bool,
     ) -> Iterator[_Setup]:
         """Inject a cohort; within the block it can train, after it the backbone is as before."""
         fidelity = candidates[0].job.fidelity
@@ -336,6 +396,7 @@ class TrialRunner:
                 candidates=candidates,
                 on_point=on_point,
                 memory=memory,
+                keep=keep,
             )
             yield _Setup(
                 cohort=cohort,
@@ -368,36 +429,3 @@ class TrialRunner:
                     found[name] = stored
         self.cache_fill_time_s += time.perf_counter() - start
         return found
-
-
-class _CallbackError(Exception):
-    """Carries what a point callback raised past the handling of failed trials."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-class _Reporter:
-    """Passes each point of each job on once, also when a cohort has to be trained again in halves."""
-
-    def __init__(self, on_point: PointCallback | None) -> None:
-        self._on_point = on_point
-        self._last: dict[int, tuple[int, bool]] = {}
-
-    def of(self, group: Sequence[int]) -> PointCallback:
-        def report(k: int, point: CurvePoint) -> bool:
-            if self._on_point is None:
-                return False
-            index = group[k]
-            step, is_stopped = self._last.get(index, (0, False))
-            if point.step <= step:
-                return is_stopped and point.step == step
-            try:
-                stop = self._on_point(index, point)
-            except Exception as error:
-                raise _CallbackError(error) from error
-            self._last[index] = (point.step, stop)
-            return stop
-
-        return report

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autopeft.exceptions import UnknownNameError, UsageError
+from autopeft.study import Fidelity
 
 #: Fewest tokens that texts may be truncated to.
 MIN_TOKENS = 2
@@ -26,6 +27,9 @@ class TrainingSettings:
             over the rest it falls linearly to 0.
         max_grad_norm: Each candidate's gradient is scaled down to this Euclidean norm, > 0; None never clips.
         evaluations_per_epoch: Points of the learning curve per epoch, >= 1; the last one falls on the epoch's end.
+        rungs: Shares of the run's steps, in (0, 1), ascending, after which the curve has points as well.
+        rung_examples: Examples of the search split that are scored at a rung that is no point of an epoch, >= 1: always
+            the same ones, drawn once for all runs. None scores all of them.
         precision: Of the frozen weights and the activations: ``"auto"``, ``"bfloat16"`` or ``"float32"``. Trained
             parameters, their gradients and the optimizer are always float32.
     """
@@ -37,8 +41,16 @@ class TrainingSettings:
     max_grad_norm: float | None = 1.0
     evaluations_per_epoch: int = 1
     precision: str = "auto"
+    rungs: tuple[float, ...] = ()
+    rung_examples: int | None = None
 
     def __post_init__(self) -> None:
+        # JSON has lists alone.
+        object.__setattr__(self, "rungs", tuple(self.rungs))
+        if list(self.rungs) != sorted(set(self.rungs)) or not all(0 < share < 1 for share in self.rungs):
+            raise UsageError(f"`rungs` must be ascending shares in (0, 1), but got {list(self.rungs)}.")
+        if self.rung_examples is not None and self.rung_examples < 1:
+            raise UsageError(f"`rung_examples >= 1` must hold, but got {self.rung_examples}; None scores all.")
         for name, low in (("batch_size", 1), ("max_tokens", MIN_TOKENS), ("evaluations_per_epoch", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"`{name} >= {low}` must hold, but got {getattr(self, name)}.")
@@ -51,6 +63,31 @@ class TrainingSettings:
         if self.precision not in PRECISIONS:
             raise UnknownNameError("precision", self.precision, PRECISIONS)
 
+    def n_steps(self, fidelity: Fidelity) -> int:
+        """Optimizer steps of a run."""
+        return self.steps_per_epoch(fidelity) * fidelity.epochs
+
+    def steps_per_epoch(self, fidelity: Fidelity) -> int:
+        """Optimizer steps of each pass over the training examples."""
+        return -(-fidelity.train_examples // self.batch_size)
+
+    def rung_steps(self, fidelity: Fidelity) -> tuple[int, ...]:
+        """Steps of the rungs before a run's end, ascending; the same for every run of this fidelity."""
+        n = self.n_steps(fidelity)
+        return tuple(step for step in sorted({math.ceil(n * share) for share in self.rungs}) if step < n)
+
+    def epoch_points(self, fidelity: Fidelity) -> tuple[int, ...]:
+        """Steps of the curve's regular points, ascending; the last one is the run's end."""
+        n = self.steps_per_epoch(fidelity)
+        per_epoch = min(self.evaluations_per_epoch, n)
+        return tuple(
+            epoch * n + math.ceil(n * (i + 1) / per_epoch) for epoch in range(fidelity.epochs) for i in range(per_epoch)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form for `StudySpec.training`; `TrainingSettings(**data)` is its inverse."""
-        return asdict(self)
+        data = asdict(self)
+        if not self.rungs:
+            # Studies without rungs are those of versions that knew none.
+            del data["rungs"], data["rung_examples"]
+        return {**data, "rungs": list(self.rungs)} if self.rungs else data

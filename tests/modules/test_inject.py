@@ -320,3 +320,15 @@ def _shared(architecture):
     if architecture not in _BACKBONES:
         _BACKBONES[architecture] = tiny_backbone(architecture, n_labels=3)
     return _BACKBONES[architecture]
+
+
+def test_parts_are_the_states_values_as_the_optimizer_has_them() -> None:
+    """Oracle: the state dict, whose linear weights may be transposed."""
+    with inject(tiny_backbone("bert", n_labels=3), MIXED, seeds=range(len(MIXED))) as injection:
+        for candidate in range(len(MIXED)):
+            state = injection.state_dict(candidate)
+            found = {name: tensor.detach()[part] for name, tensor, part in injection.parts(candidate)}
+            assert found.keys() == state.keys()
+            for name, value in found.items():
+                assert value.shape == state[name].shape or value.shape == state[name].shape[::-1]
+                assert torch.equal(value.sort(-1).values.flatten().sort().values, state[name].flatten().sort().values)

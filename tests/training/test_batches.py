@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopeft.training._batches import Batch, BatchPlan, evaluation_batches, split_batch
+from autopeft.training._batches import Batch, BatchPlan, evaluation_batches, rung_rows, split_batch
 
 lengths_of = st.lists(st.integers(1, 60), min_size=1, max_size=200).map(np.array)
 
@@ -65,3 +65,22 @@ def test_micro_batches_are_the_batch_in_order():
     assert np.concatenate([part.rows for part in parts]).tolist() == list(range(10))
     assert {part.length for part in parts} == {5}
     assert [len(part.rows) for part in split_batch(Batch(rows=np.arange(2), length=5), 4)] == [1, 1]
+
+
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_rung_rows_are_some_examples_and_always_the_same(n_examples, n_wanted):
+    rows = rung_rows(n_examples, n_wanted)
+    if n_wanted >= n_examples:
+        assert rows is None
+        return
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert len(rows) == n_wanted
+    assert 0 <= rows[0] <= rows[-1] < n_examples
+    assert rows.tolist() == rung_rows(n_examples, n_wanted).tolist()
+
+
+def test_rung_rows_are_spread_over_a_split_in_any_order():
+    rows = rung_rows(1000, 200)
+    counts = np.bincount(rows // 100, minlength=10)
+    assert counts.min() >= 10
+    assert rung_rows(1000, None) is None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from autopeft.configuration import Configuration, ModuleSpec, Site
 from autopeft.exceptions import OutOfMemoryError
+from autopeft.study import Rung
+from autopeft.tasks import Split
 from autopeft.training import TrainingSettings
+from autopeft.training._batches import rung_rows
 from autopeft.training._optimizer import FlatAdamW
 from tests.training.toys import job, lora, toy_runner
 
@@ -74,7 +79,8 @@ def test_eight_mixed_candidates_train_as_if_alone(norms):
     runner, jobs = toy_runner(), mixed_jobs()
     together = runner.run(jobs, keep_state=True)
     cohort_norms = torch.stack(norms)  # steps x k, in the order in which the runner arranged the cohort
-    order = runner._groups(jobs)[0]
+    layers = [runner._first_layer(one.configuration) for one in jobs]
+    order = sorted(range(len(jobs)), key=lambda k: (-layers[k], k))
     assert cohort_norms.shape == (10, 8)
     for k, one in enumerate(jobs):
         norms.clear()
@@ -106,13 +112,33 @@ def test_early_stop_of_one_changes_nothing_for_the_others():
         assert_same_run(together[k], alone)
 
 
-def test_stopped_run_stands_for_the_epochs_it_finished():
+def test_rungs_are_points_of_the_curve_on_part_of_the_split():
+    """Oracle: the same run without rungs, and the score of the same examples alone."""
+    settings = TrainingSettings(batch_size=8, rungs=(0.1, 0.3, 0.5), rung_examples=10)
+    (plain,) = toy_runner().run([job(lora((1,)), epochs=2)])
+    runner = toy_runner(settings=settings)
+    (outcome,) = runner.run([job(lora((1,)), epochs=2)])
+    # Ten steps: the last rung is the end of the first epoch, which is scored whole.
+    assert [(point.step, point.n_examples) for point in outcome.curve] == [(1, 10), (3, 10), (5, None), (10, None)]
+    assert [dict(point.metrics) for point in outcome.curve[3:]] == [dict(point.metrics) for point in plain.curve[1:]]
+    assert outcome.curve[2].metrics["accuracy"] == plain.curve[0].metrics["accuracy"]
+    rows = rung_rows(24, 10)
+    search = Split(
+        texts=tuple(runner.task.search.texts[row] for row in rows), pairs=None, targets=runner.task.search.targets[rows]
+    )
+    part = toy_runner(task=replace(runner.task, search=search), settings=replace(settings, rung_examples=None))
+    (alone,) = part.run([job(lora((1,)), epochs=2)])
+    assert [point.metrics for point in alone.curve[:2]] == [point.metrics for point in outcome.curve[:2]]
+
+
+def test_stopped_run_stands_at_its_rung():
     (outcome,) = toy_runner().run([job(lora((1,)), epochs=3)], on_point=lambda _, point: point.epoch >= 2)
     assert outcome.is_stopped_early
-    assert outcome.measurements[0].fidelity.epochs == 2
-    settings = TrainingSettings(batch_size=8, evaluations_per_epoch=2)
+    assert (outcome.measurements[0].fidelity.epochs, outcome.measurements[0].rung) == (3, Rung(step=10, n_steps=15))
+    settings = TrainingSettings(batch_size=8, rungs=(0.3,), rung_examples=10)
     (outcome,) = toy_runner(settings=settings).run([job(lora((1,)))], on_point=lambda *_: True)
-    assert (outcome.measurements, len(outcome.curve)) == ((), 1)
+    assert outcome.measurements[0].rung == Rung(step=3, n_steps=10, n_examples=10)
+    assert outcome.measurements[0].metrics["accuracy"] == outcome.curve[0].metrics["accuracy"]
 
 
 def test_divergence_of_one_is_its_own_failure():

@@ -1,3 +1,4 @@
+from autopeft.study import Rung
 from tests.training.toys import job, lora, toy_runner
 
 
@@ -20,7 +21,10 @@ def test_predictions_are_kept_for_the_report_split_alone_and_give_its_score() ->
     assert {"wall_time_s", "examples_per_s", "tokens_per_s"} <= report.costs.keys()
 
 
-def test_a_run_stopped_early_stands_for_the_epochs_it_finished() -> None:
-    (outcome,) = toy_runner().run([job(lora([2]), epochs=5)], on_point=lambda _, point: point.epoch >= 2)
+def test_a_run_stopped_early_is_measured_at_its_rung_and_has_no_report() -> None:
+    asked = job(lora([2]), epochs=5, report=True)
+    (outcome,) = toy_runner().run([asked], on_point=lambda _, point: point.epoch >= 2)
     assert outcome.is_stopped_early
-    assert outcome.measurements[0].fidelity.epochs == 2
+    (measurement,) = outcome.measurements
+    assert (measurement.split, measurement.fidelity) == ("search", asked.fidelity)
+    assert measurement.rung == Rung(step=10, n_steps=25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -42,6 +43,15 @@ class TrainedModule:
     gradients: Mapping[str, Tensor]
     initial: Mapping[str, Tensor]
     frozen: Mapping[str, Tensor]
+
+
+def fit(saved: Tensor, target: Tensor) -> None:
+    """Copy a tensor into one of other padding: what both have is copied, the rest of the target is set to zero."""
+    if saved.dim() != target.dim():
+        raise ValueError(f"a tensor of {saved.dim()} axes does not fit one of {target.dim()}.")
+    common = tuple(slice(0, min(sizes)) for sizes in zip(saved.shape, target.shape, strict=True))
+    target.zero_()
+    target[common] = saved[common].to(target.device)
 
 
 class Dynamics:
@@ -100,6 +110,17 @@ class Dynamics:
 
     def after_update(self, step: int) -> None:
         """Called when the step is done; may change values and `TrainedModule.frozen`."""
+
+    def state(self) -> dict[str, Any]:
+        """What the dynamics carries from one step to the next, and steps and seed alone do not tell.
+
+        Returns:
+            Tensors, numbers, strings, and lists or mappings of them; copies.
+        """
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Carry on from what `state` told; tensors may be padded otherwise."""
 
     def statistics(self) -> Mapping[str, float]:
         """Finite numbers to record with the learning curve."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,6 +69,16 @@ class CohortDynamics:
         for candidate in active:
             if candidate in self._dynamics:
                 self._dynamics[candidate].after_update(step)
+
+    def state(self, candidate: int) -> dict[str, Any]:
+        """What a candidate's dynamics carries from step to step."""
+        found = self._dynamics.get(candidate)
+        return {} if found is None else found.state()
+
+    def load_state(self, candidate: int, state: Mapping[str, Any]) -> None:
+        """Carry on from what `state` told."""
+        if candidate in self._dynamics:
+            self._dynamics[candidate].load_state(state)
 
     def statistics(self, candidate: int) -> dict[str, float]:
         """What a candidate's dynamics records, by ``"dynamics.<name>"``."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from autopeft.training._dynamics._base import Dynamics, TrainedModule
+from autopeft.training._dynamics._base import Dynamics, TrainedModule, fit
 
 
 class EarlyPruning(Dynamics):
@@ -61,6 +62,32 @@ class EarlyPruning(Dynamics):
                 value.copy_(item.initial[name])
         self._prune_ranks([self._prunable[key] for key in order if key not in self._pruned])
         self._importance.clear()
+        self.revision += 1
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "importance": {
+                key: {name: value.cpu().clone() for name, value in found.items()}
+                for key, found in self._importance.items()
+            },
+            "pruned": sorted(self._pruned),
+            "frozen": {
+                item.key: {name: value.cpu().clone() for name, value in item.frozen.items()} for item in self.modules
+            },
+            "n_values": self._n_values,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        if not state["importance"]:
+            self._importance.clear()
+        for key, found in state["importance"].items():
+            for name, value in found.items():
+                fit(value, self._importance[key][name])
+        for item in self.modules:
+            for name, value in state["frozen"][item.key].items():
+                fit(value, item.frozen[name])
+        self._pruned = frozenset(state["pruned"])
+        self._n_values = state["n_values"]
         self.revision += 1
 
     def _prune_ranks(self, modules: list[TrainedModule]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,14 @@ class Ist(Dynamics):
 
     def frozen(self, step: int) -> frozenset[str]:
         return self._frozen
+
+    def state(self) -> dict[str, Any]:
+        # JSON and its like have no numbers as keys.
+        return {"importance": [self.importance[layer] for layer in self.layers], "frozen": sorted(self._frozen)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.importance = dict(zip(self.layers, state["importance"], strict=True))
+        self._frozen = frozenset(state["frozen"])
 
     def statistics(self) -> Mapping[str, float]:
         return {f"importance_{layer}": value for layer, value in self.importance.items()}
