@@ -176,6 +176,14 @@ database = typer.Typer(
 database.command(
     "upgrade", epilog=examples("autopeft db upgrade", "autopeft db upgrade --db postgresql://user@host/autopeft")
 )(_database.upgrade)
+database.command(
+    "export",
+    epilog=examples(
+        "autopeft db export STUDY -o study.json",
+        "autopeft search --task reviews.csv --warm-start study.json",
+        "autopeft db export STUDY --optuna study.db   # then: optuna-dashboard sqlite:///study.db",
+    ),
+)(_database.export)
 app.add_typer(database, rich_help_panel=_MACHINE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -55,6 +56,8 @@ def export_study(study: Study, storage: str, *, name: str | None = None) -> int:
     spec = study.spec
     title = name or spec.name
     trials = _frozen_trials(study)
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         target = optuna.create_study(
             storage=_url(storage), study_name=title, directions=[item.direction.value for item in spec.objectives]
@@ -67,18 +70,25 @@ def export_study(study: Study, storage: str, *, name: str | None = None) -> int:
         target.add_trials(trials)
     except DuplicatedStudyError as error:
         raise UsageError(
-            f"the Optuna storage {storage} has a study {title!r} already; choose another name or storage, or remove it "
-            "there first (`optuna delete-study`)."
+            f"the Optuna storage {_shown(storage)} has a study {title!r} already; choose another name or storage, or "
+            "remove it there first (`optuna delete-study`)."
         ) from error
     except (SQLAlchemyError, ImportError, OSError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise StoreError(f"the Optuna storage {storage} cannot be used: {reason}.") from error
+        raise StoreError(f"the Optuna storage {_shown(storage)} cannot be used: {reason}.") from error
+    finally:
+        optuna.logging.set_verbosity(level)
     return len(trials)
 
 
 def _url(storage: str) -> str:
     """An URL as it is, a path as that of an SQLite file."""
     return storage if "://" in storage else f"sqlite:///{Path(storage).expanduser()}"
+
+
+def _shown(storage: str) -> str:
+    """The storage without its password."""
+    return re.sub(r"(://[^/?#@]*?:)[^/?#]*@", r"\1***@", storage)
 
 
 def _study_attributes(study: Study) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What is remembered: the trial store's contract, in memory and in a database. No torch."""
 
+from autopeft.store._archive import ARCHIVE_VERSION, archive_study, read_archive, restore_study
 from autopeft.store._base import LOST_WORKER, Clock, StudySummary, TrialStore, utc_now
 from autopeft.store._engine import mask_url
 from autopeft.store._memory import MemoryStore
@@ -8,6 +9,7 @@ from autopeft.store._schema import upgrade
 from autopeft.store._sql import SqlStore, open_store
 
 __all__ = [
+    "ARCHIVE_VERSION",
     "LOST_WORKER",
     "Clock",
     "LeaseFacts",
@@ -17,8 +19,11 @@ __all__ = [
     "StudyReader",
     "StudySummary",
     "TrialStore",
+    "archive_study",
     "mask_url",
     "open_store",
+    "read_archive",
+    "restore_study",
     "upgrade",
     "utc_now",
 ]
