@@ -60,7 +60,7 @@ def make_outcome(
     measurements = []
     for split in candidate.job.splits:
         if split == SEARCH_SPLIT:
-            metrics = {name: value for name, value in curve[-1].metrics.items() if name != "train_loss"}
+            metrics = {name: value for name, value in curve[-1].scores.items() if name != "train_loss"}
             measurements.append(Measurement(split=split, metrics=metrics, **facts))
         elif report_logits is not None:
             try:
