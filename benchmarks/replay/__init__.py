@@ -1,0 +1,1 @@
+"""Replaying searches on tables of configurations that were really trained."""
