@@ -25,7 +25,9 @@ def format_value(value: float | None, unit: str = "") -> str:
         return format_duration(value)
     if unit == "bytes":
         return format_bytes(value)
-    return format_score(value) if not unit else f"{value:,.1f}"
+    if not unit:
+        return format_score(value)
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
 def format_count(value: float | None) -> str:
@@ -50,9 +52,11 @@ def format_short_count(value: float) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """A duration: ``8.2 s``, ``3 min 05 s``, ``2 h 10 min``; empty if missing."""
+    """A duration: ``4.25 ms``, ``8.2 s``, ``3 min 05 s``, ``2 h 10 min``; empty if missing."""
     if seconds is None:
         return ""
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.3g} ms"
     if seconds < 100:
         return f"{seconds:.1f} s"
     whole = round(seconds)

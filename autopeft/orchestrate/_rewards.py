@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autopeft.backbones import missing_language_head, no_language_head
 from autopeft.configuration import Configuration
 from autopeft.exceptions import RewardError, UsageError
 from autopeft.objectives import COSTS, QUALITY, Objective, resolve_objectives
@@ -43,6 +44,8 @@ def resolve_rewards(
     )
     for item in rewards.values():
         check_reward(item, task)
+        if item.needs_language_head:
+            _check_language_head(item.name, settings)
     found = resolve_objectives(names, task.metrics, {name: objective_of(item, task) for name, item in rewards.items()})
     if not any(item.name in task.metrics for item in found):
         raise UsageError(
@@ -50,6 +53,22 @@ def resolve_rewards(
             f"needed: {', '.join(task.metrics)}."
         )
     return tuple(sorted(found, key=lambda item: item.name not in task.metrics)), rewards
+
+
+def _check_language_head(name: str, settings: SearchSettings) -> None:
+    """Refuse a backbone whose checkpoint lacks the language-model head that a reward reads.
+
+    Raises:
+        UsageError: Names what is missing.
+    """
+    missing = missing_language_head(
+        settings.backbone,
+        allow_pickle=settings.allow_pickle,
+        trust_remote_code=settings.trust_remote_code,
+        revision=settings.revision,
+    )
+    if missing:
+        raise UsageError(f"reward {name} cannot be measured: {no_language_head(settings.backbone, missing)}")
 
 
 def reward_settings(rewards: Mapping[str, Reward]) -> dict[str, Any]:

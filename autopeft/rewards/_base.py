@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 from autopeft.exceptions import UsageError
@@ -58,6 +58,10 @@ class Reward(Protocol):
     def is_cost(self) -> bool:
         """Whether it stands among the costs of a measurement instead of its metrics."""
 
+    @property
+    def needs_language_head(self) -> bool:
+        """Whether the backbone's checkpoint must hold its language-model head."""
+
     def direction(self, task: Task) -> Direction:
         """Which way is better."""
 
@@ -75,7 +79,7 @@ class Reward(Protocol):
         """Examples at the end of the training split that no candidate may be trained on."""
 
     def prepare(self, candidate: TrainedCandidate) -> None:
-        """Compute what all candidates share; called before each measurement, and not timed."""
+        """Compute what all candidates share, once; measuring does so itself where it was not called before."""
 
     def measure(self, candidate: TrainedCandidate) -> RewardValue | float:
         """Measure; whatever it raises fails the trial."""
@@ -93,6 +97,7 @@ class BuiltinReward:
     cost: ClassVar[str]
     kinds: ClassVar[frozenset[str]] = BOTH_KINDS
     is_cost: ClassVar[bool] = False
+    needs_language_head: ClassVar[bool] = False
 
     def direction(self, task: Task) -> Direction:
         """`way`, whatever the task."""
@@ -100,7 +105,7 @@ class BuiltinReward:
 
     def settings(self) -> dict[str, Any]:
         """The options."""
-        return {key: value for key, value in asdict(self).items() if not key.startswith("_")}
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.init}
 
     def check(self, task: Task) -> None:
         """Every task of its kinds will do."""

@@ -36,6 +36,7 @@ class FunctionReward:
         cost: What measuring it takes, in words.
         kinds: Kinds of tasks for which it is defined.
         is_cost: Whether it stands among the costs instead of the metrics.
+        needs_language_head: Whether the backbone's checkpoint must hold its language-model head.
     """
 
     function: Callable[[TrainedCandidate], RewardValue | float]
@@ -47,6 +48,7 @@ class FunctionReward:
     cost: str = ""
     kinds: frozenset[str] = BOTH_KINDS
     is_cost: bool = False
+    needs_language_head: bool = False
 
     def direction(self, task: Task) -> Direction:
         """As the user said."""

@@ -12,6 +12,7 @@ from autopeft.objectives import COSTS, QUALITY
 from autopeft.rewards._activation_density import ActivationDensity
 from autopeft.rewards._base import BuiltinReward, Reward
 from autopeft.rewards._calibration import CalibrationError
+from autopeft.rewards._forgetting import Forgetting
 from autopeft.rewards._function import declared
 from autopeft.rewards._inference import InferencePeakMemory, Latency
 from autopeft.rewards._load import load_object
@@ -23,6 +24,7 @@ REWARDS: Final[dict[str, BuiltinReward]] = {
     item.name: item
     for item in (
         Memorization(),
+        Forgetting(),
         Latency(),
         InferencePeakMemory(),
         ActivationDensity(),
@@ -134,7 +136,7 @@ def _as_reward(found: Any, reference: str) -> Reward:
 def _with_options(item: Reward, values: Mapping[str, Any]) -> Reward:
     if not isinstance(item, BuiltinReward):
         raise UsageError(f"reward {item.name} has no options.")
-    known = {field.name: getattr(item, field.name) for field in fields(item) if not field.name.startswith("_")}
+    known = {field.name: getattr(item, field.name) for field in fields(item) if field.init}
     changes = {}
     for name, value in values.items():
         if name not in known:

@@ -26,6 +26,8 @@ from autopeft.export._format import (
         (format_share(0, 100), "0.00 %"),
         (format_share(1, 1_000_000), "0.0001 %"),
         (format_duration(8.24), "8.2 s"),
+        (format_duration(0.004251), "4.25 ms"),
+        (format_duration(0), "0.0 s"),
         (format_duration(185), "3 min 05 s"),
         (format_duration(7800), "2 h 10 min"),
         (format_bytes(1023), "1023 B"),
@@ -37,6 +39,7 @@ from autopeft.export._format import (
         (format_value(2.0, "s"), "2.0 s"),
         (format_value(2048, "bytes"), "2.0 KiB"),
         (format_value(240.04, "examples/s"), "240.0"),
+        (format_value(0.01234, "nats"), "0.01234"),
         (format_value(0.5), "0.5000"),
     ],
 )

@@ -12,6 +12,7 @@ from autopeft.orchestrate._rewards import probe_rewards, resolve_rewards, reward
 from autopeft.rewards import REWARDS, RewardPanel, reward
 from autopeft.rewards._function import declared
 from autopeft.study import Fidelity, StudySpec
+from tests.backbones.test_language_model import language_model
 from tests.end_to_end.conftest import write_reviews
 from tests.tiny import tiny_folder
 from tests.training.toys import lora, toy_runner, toy_task
@@ -191,3 +192,13 @@ def test_what_is_shared_is_computed_before_the_clock_starts():
     )
     probe_rewards(toy_runner(), RewardPanel([shared]), lora((1,)), Fidelity(train_examples=40, epochs=2))
     assert calls == ["prepare", "measure"]
+
+
+def test_backbone_without_a_language_model_head_is_refused_before_anything_is_trained(
+    settings: SearchSettings, tmp_path: Path
+) -> None:
+    chosen = settings.with_changes(record=("forgetting",))
+    with pytest.raises(UsageError, match=r"reward forgetting cannot be measured: .*has no language-model head"):
+        prepare(chosen)
+    language_model(tmp_path / "whole", "bert")
+    assert "forgetting" in prepare(chosen.with_changes(backbone=str(tmp_path / "whole"))).spec.rewards

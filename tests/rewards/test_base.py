@@ -23,7 +23,8 @@ def test_every_built_in_says_what_it_is(name):
 def test_units_are_in_the_names_of_costs():
     for name, item in REWARDS.items():
         assert item.is_cost == name.endswith(("_s", "_bytes"))
-        assert item.unit == {"_s": "s", "es": "bytes"}.get(name[-2:] if item.is_cost else "", "")
+        if item.is_cost:
+            assert item.unit == {"_s": "s", "es": "bytes"}[name[-2:]]
 
 
 def test_a_built_in_without_a_measure_says_so():
