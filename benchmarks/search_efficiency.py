@@ -71,7 +71,7 @@ def run(paths: Sequence[Path], wanted: Sequence[Task], results: Path, n_processe
 def _do(item: tuple[Path, Task]) -> tuple[Task, Replay]:
     logging.getLogger("autopeft").setLevel(logging.ERROR)  # fallbacks are counted among the sources
     path, task = item
-    world = _world(path)
+    world = load(path)
     if world.digest != task.digest:
         raise ValueError(f"{path} changed while it was replayed; run again.")
     sampler = CONTESTANTS[task.sampler](world, task.seed)
@@ -79,7 +79,8 @@ def _do(item: tuple[Path, Task]) -> tuple[Task, Replay]:
 
 
 @lru_cache(maxsize=8)
-def _world(path: Path) -> World:
+def load(path: Path) -> World:
+    """A table, read once."""
     return read_world(path)
 
 
@@ -96,8 +97,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--write", type=Path, default=None, help="where the report goes; default: the screen")
     arguments = parser.parse_args()
-    paths = _paths(arguments.tables)
-    worlds = [_world(path) for path in paths]
+    paths = table_paths(arguments.tables)
+    worlds = [load(path) for path in paths]
     if arguments.action == "run":
         wanted = tasks(
             worlds, arguments.samplers, n_seeds=arguments.seeds, n_trials=arguments.trials, workers=arguments.workers
@@ -112,7 +113,12 @@ def main() -> None:
         arguments.write.write_text(text)
 
 
-def _paths(names: Sequence[str] | None) -> list[Path]:
+def table_paths(names: Sequence[str] | None) -> list[Path]:
+    """Files of tables by name or path.
+
+    Raises:
+        SystemExit: If one is not there; the message says which.
+    """
     found = (
         sorted(TABLES.glob("*.parquet"))
         if names is None

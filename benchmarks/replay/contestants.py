@@ -98,8 +98,12 @@ CONTESTANTS: dict[str, Make] = {
 MAIN = ("bayesian", "random", "tpe", "nsga2", "gp", "autopeft")
 
 
+@functools.lru_cache
 def code_of(name: str) -> str:
-    """A hash of the code that decides what a contestant proposes: results of other code are not its results."""
+    """A hash of the code that decides what a contestant proposes: results of other code are not its results.
+
+    Taken once per process, as the code is.
+    """
     folder = Path(inspect.getfile(autopeft.samplers)).parent
     files = sorted(folder.glob("*.py"))
     if not name.startswith("bayesian"):

@@ -133,7 +133,7 @@ def _against_trials(contest: Contest) -> str:
     reached = [n for n in CHECKPOINTS if any(contest.at(name, n) for name in contest.runs)]
     rows = []
     for name in contest.runs:
-        cells = [_cell(list(contest.at(name, n).values())) for n in reached]
+        cells = [cell(list(contest.at(name, n).values())) for n in reached]
         rows.append([LABELS[name], *cells, str(len(contest.runs[name]))])
     return table(["sampler", *(str(n) for n in reached), "repetitions"], rows)
 
@@ -147,7 +147,7 @@ def _against_time(contest: Contest) -> str:
         if any(not np.isnan(found[:, j]).any() for found in values.values()):
             kept.append((j, item))
     for name, found in values.items():
-        cells = ["" if np.isnan(found[:, j]).any() else _cell(found[:, j]) for j, _ in kept]
+        cells = ["" if np.isnan(found[:, j]).any() else cell(found[:, j]) for j, _ in kept]
         rows.append([LABELS[name], *cells])
     head = table(["sampler", *(f"{item}" for _, item in kept)], rows)
     return f"The same against simulated time, in mean trial durations of this table ({unit:.1f} s):\n\n{head}"
@@ -171,8 +171,8 @@ def _tests(contest: Contest) -> str:
                     LABELS[name],
                     str(n),
                     f"{d.mean:+.4f} [{d.mean - d.half:+.4f}, {d.mean + d.half:+.4f}]",
-                    _p(found.p_t),
-                    _p(found.p_wilcoxon),
+                    p_value(found.p_t),
+                    p_value(found.p_wilcoxon),
                     f"{found.wins}/{found.losses}",
                     verdict,
                 ]
@@ -218,7 +218,7 @@ def _reaching(contest: Contest) -> str:
 def _choice(contest: Contest) -> str:
     reached = [n for n in CHECKPOINTS if any(contest.qualities(name, n) for name in contest.runs)]
     rows = [
-        [LABELS[name], *(_cell(list(contest.qualities(name, n).values())) for n in reached)] for name in contest.runs
+        [LABELS[name], *(cell(list(contest.qualities(name, n).values())) for n in reached)] for name in contest.runs
     ]
     best = float(np.nanmax(contest.world.truth))
     return (
@@ -230,12 +230,11 @@ def _choice(contest: Contest) -> str:
 def _sensitivity(contest: Contest) -> str:
     """The main comparison under other definitions of the hypervolume."""
     world = contest.world
-    lowest = float(np.log10(1 + min(row.point.trainable_parameters for row in world.rows)))
     variants = {
         "as above": world,
         "cost counted up to twice the budget": replace(world, margin=math.log10(2)),
-        "no floor of the cost": replace(world, decades=world.log_budget - lowest),
-        "one decade": replace(world, decades=1.0),
+        "cost counted down to 1.5 decades below the budget": replace(world, decades=1.5),
+        "and both": replace(world, decades=1.5, margin=math.log10(2)),
     }
     rows = []
     for label, other in variants.items():
@@ -314,14 +313,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def _cell(values: Sequence[float] | Array) -> str:
+def cell(values: Sequence[float] | Array) -> str:
+    """Mean and half its 95 % interval; empty without values."""
     if len(values) == 0:
         return ""
     found = Estimate.of(values)
     return f"{found.mean:.3f}" if math.isnan(found.half) else f"{found.mean:.3f} ± {found.half:.3f}"
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """As it is printed."""
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
@@ -337,8 +338,8 @@ has ended and what is still running.
 
 **Measure.** Hypervolume of the evaluated configurations' true values (metric: mean over the table's seeds; cost: log10
 of trainable parameters) as a share of that of the whole table. Reference point: the worst mean of the table, which is
-a constant answer, and the budget. Configurations of less than 10^-{decades} of the budget count as that: nothing is won
-by shrinking them further. All samplers that are told a cost are told it with this floor.
+a constant answer, and the budget. Configurations of less than 10^-{decades:g} of the budget count as that: nothing is
+won by shrinking them further. All rivals that are told a cost are told it with this floor.
 
 **Ours** is the default sampler, its acquisition function maximised over all rows that are left. **Rivals:** random
 rows; Optuna's multivariate TPE, whose ratio of densities is maximised over the same rows; Optuna's GPSampler with both

@@ -71,11 +71,11 @@ def compare(ours: npt.ArrayLike, rival: npt.ArrayLike) -> Comparison:
         rival: The other sampler's values in the same order (n,).
     """
     d = np.asarray(ours, dtype=np.float64) - np.asarray(rival, dtype=np.float64)
-    is_varied = len(d) > 1 and float(np.ptp(d)) > 0
+    differs = len(d) > 1 and bool((d != 0).any())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # ties and tiny samples get the normal approximation
-        p_t = float(stats.ttest_1samp(d, 0.0).pvalue) if is_varied else 1.0
-        p_wilcoxon = float(stats.wilcoxon(d).pvalue) if is_varied else 1.0
+        warnings.simplefilter("ignore", RuntimeWarning)  # ties, and differences that are all equal
+        p_t = float(stats.ttest_1samp(d, 0.0).pvalue) if differs else 1.0
+        p_wilcoxon = float(stats.wilcoxon(d).pvalue) if differs else 1.0
     return Comparison(
         difference=Estimate.of(d), p_t=p_t, p_wilcoxon=p_wilcoxon, wins=int((d > 0).sum()), losses=int((d < 0).sum())
     )

@@ -36,6 +36,15 @@ def test_equal_samplers_do_not_differ() -> None:
     assert not found.is_below()
 
 
+def test_a_difference_that_is_always_the_same_is_no_chance() -> None:
+    """Twelve equal signs have a probability of 2 / 2^12 by Wilcoxon's test; the t statistic is infinite."""
+    found = compare([0.5] * 12, [0.25] * 12)
+    assert found.p_t == 0.0
+    assert found.p_wilcoxon == pytest.approx(2 / 2**12, rel=1.5)
+    assert found.is_above()
+    assert math.isnan(compare([0.5], [0.25]).difference.half)
+
+
 def test_the_first_trial_that_reaches_a_value_is_found() -> None:
     curve = np.array([0.1, 0.4, 0.4, 0.9])
     assert [first_reaching(curve, target) for target in (0.0, 0.4, 0.41, 0.9, 0.91)] == [1, 2, 4, 4, None]
