@@ -42,7 +42,8 @@ class EarlyPruning(Dynamics):
 
     @torch.no_grad()
     def before_update(self, step: int) -> None:
-        if step >= self.n_estimating:
+        # A probe repeats its first step: what has been decided by then stays.
+        if step >= self.n_estimating or not self._importance:
             return
         for key, item in self._prunable.items():
             for name, total in self._importance[key].items():
@@ -50,7 +51,7 @@ class EarlyPruning(Dynamics):
 
     @torch.no_grad()
     def after_update(self, step: int) -> None:
-        if step != self.n_estimating - 1:
+        if step != self.n_estimating - 1 or not self._importance:
             return
         totals = {key: float(sum(map(torch.sum, found.values()))) for key, found in self._importance.items()}
         order = sorted(totals, key=lambda key: (totals[key], key))

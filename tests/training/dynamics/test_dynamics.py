@@ -28,8 +28,11 @@ def test_a_dynamics_that_never_freezes_is_static_training():
             torch.testing.assert_close(got.state[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_a_probe_of_a_moving_configuration():
-    probe = toy_runner().probe(moving(EVERYWHERE, "ist", layers=1, interval=2))
+@pytest.mark.parametrize("kind", sorted(DYNAMICS))
+def test_a_probe_of_a_moving_configuration(kind):
+    """Of so few steps that early pruning decides after the first, which a probe repeats."""
+    options = {"layers": 1, "interval": 2} if kind in ("lisa", "ist") else {}
+    probe = toy_runner().probe(moving(EVERYWHERE, kind, **options))
     assert probe.train_s_per_example > 0
 
 
