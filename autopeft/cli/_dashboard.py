@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import subprocess
 import sys
@@ -15,14 +16,18 @@ from autopeft.cli._environment import database_url
 from autopeft.cli._options import DatabaseOption
 from autopeft.exceptions import MachineError
 
+#: Said on the command line, so that no file in the user's or the working folder changes them.
 _SAFE = (
     "--server.headless=true",
+    "--server.enableXsrfProtection=true",
+    "--server.enableCORS=true",
+    "--server.fileWatcherType=none",
     "--browser.gatherUsageStats=false",
     "--client.showErrorDetails=none",
     "--client.toolbarMode=viewer",
-    "--server.enableXsrfProtection=true",
-    "--server.fileWatcherType=none",
+    "--global.developmentMode=false",
 )
+_LOOKS = ("--theme.primaryColor=#0072B2", "--theme.baseFontSize=14")
 
 
 def dashboard_script() -> Path:
@@ -40,8 +45,21 @@ def dashboard_script() -> Path:
 
 def command_line(host: str, port: int) -> list[str]:
     """What is run: Streamlit with safe settings."""
-    where = (f"--server.address={host}", f"--server.port={port}")
-    return [sys.executable, "-m", "streamlit", "run", str(dashboard_script()), *where, *_SAFE]
+    where = [f"--server.address={host}", f"--server.port={port}"]
+    if is_loopback(host):
+        # A page of a stranger that gives its own name this machine's address could read everything through the browser.
+        where += [f"--server.allowedHosts={name}" for name in ("localhost", "127.0.0.1", "::1")]
+    return [sys.executable, "-m", "streamlit", "run", str(dashboard_script()), *where, *_SAFE, *_LOOKS]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def dashboard(
@@ -54,6 +72,12 @@ def dashboard(
     """Browse studies in the web browser; reads only. Ends with Ctrl-C."""
     if find_spec("streamlit") is None or find_spec("plotly") is None:
         raise MachineError("the dashboard needs Streamlit and Plotly; install them: pip install 'autopeft[dashboard]'.")
+    if not is_loopback(host):
+        typer.echo(
+            f"Warning: everyone who can reach {host} can read every study of this database; there is no login. "
+            "Put it behind a proxy that asks for one.",
+            err=True,
+        )
     # By the environment, because the process list shows arguments, and a URL may hold a password.
     environment = {**os.environ, "AUTOPEFT_DB": database_url(db)}
     code = subprocess.call(command_line(host, port), env=environment)  # noqa: S603 (our own words, no shell)

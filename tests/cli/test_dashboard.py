@@ -56,3 +56,23 @@ def answer(url: str) -> str:
         except OSError:
             time.sleep(0.3)
     raise AssertionError(f"{url} did not answer within a minute")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.1", "::1", "[::1]"])
+def test_on_this_machine_only_its_own_names_are_answered(host: str) -> None:
+    words = _dashboard.command_line(host, 8501)
+    assert [word for word in words if word.startswith("--server.allowedHosts=")]
+    assert _dashboard.is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "::", "example.org"])
+def test_elsewhere_a_warning_says_who_can_read(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(_dashboard.subprocess, "call", lambda words, env: asked.append(words) or 0)
+    assert main(["dashboard", "--host", host]) == 0
+    assert "no login" in capsys.readouterr().err
+    assert f"--server.address={host}" in asked[0]
+    assert not [word for word in asked[0] if word.startswith("--server.allowedHosts=")]
+    assert "--server.enableXsrfProtection=true" in asked[0]

@@ -1,0 +1,386 @@
+"""The picture of the front: quality against cost, every trial a point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from autopeft.export import format_count, format_score, format_short_count
+from autopeft.objectives import Direction, Objective
+
+from ._style import BLUE, GREEN, GREY, NEUTRAL, ORANGE, PURPLE, SKY, axis_title, empty_figure, finish, plain, readable
+from ._style import shown as shown_value
+
+#: From this many points on they are drawn by the graphics card.
+MANY = 1500
+
+#: Role: name in the legend, symbol, color, size, opacity. Back to front.
+_LOOKS: dict[str, tuple[str, str, str, int, float]] = {
+    "dominated": ("dominated", "circle-open", GREY, 8, 0.75),
+    "pruned": ("stopped early (at its last rung)", "triangle-down-open", PURPLE, 9, 0.9),
+    "infeasible": ("breaks budget or a constraint", "x-thin", ORANGE, 9, 0.9),
+    "baseline": ("baseline", "diamond", ORANGE, 10, 0.95),
+    "front": ("front", "circle", BLUE, 11, 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What is pointed out in the picture.
+
+    Args:
+        budget: Cap on trainable parameters; drawn where they are an axis.
+        recommended: Number of the recommended trial.
+        knee: Number of the front's knee.
+        selected: Number of the trial that the user looks at.
+        words: Configurations in words, by number, for those that are shown on hovering.
+        reasons: Why a trial is marked, by number.
+    """
+
+    budget: int | None = None
+    recommended: int | None = None
+    knee: int | None = None
+    selected: int | None = None
+    words: Mapping[int, str] = field(default_factory=dict)
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+
+def front_figure(
+    frame: pd.DataFrame,
+    *,
+    x: Objective,
+    y: Objective,
+    marks: Marks,
+    intervals: pd.DataFrame | None = None,
+    hidden: Collection[str] = (),
+) -> go.Figure:
+    """Draw one value against another; every point carries its trial's number as ``customdata``.
+
+    Args:
+        frame: `add_roles` of a study's trials with columns for both values.
+        x: Across.
+        y: Up.
+        marks: What is pointed out.
+        intervals: `seed_intervals` of `y`.
+        hidden: Roles that are left out.
+    """
+    points = frame[frame["role"].notna() & ~frame["role"].isin(list(hidden))]
+    points = points[points[x.name].notna() & points[y.name].notna()]
+    if points.empty:
+        return empty_figure("No trial has both values yet.", height=320)
+    places = {axis.name: _Place(points[axis.name], axis, marks) for axis in (x, y)}
+    figure = go.Figure()
+    _add_budget(figure, x, y, marks)
+    for role, look in _LOOKS.items():
+        rows = points[points["role"] == role]
+        if not rows.empty:
+            figure.add_trace(_points(rows, x, y, places, look, marks))
+    _add_front_line(figure, points, x, y, places)
+    if intervals is not None and not intervals.empty:
+        _add_intervals(figure, points, intervals, x, y, places)
+    _add_marks(figure, points, x, y, places, marks)
+    for axis, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
+        update(title={"text": axis_title(axis)}, **places[axis.name].axis)
+    # A click is a question about one point; boxes and lassos are drawn with the tools above the picture.
+    figure.update_layout(hovermode="closest", clickmode="event+select", dragmode="pan")
+    return finish(figure, height=520)
+
+
+def front_words(frame: pd.DataFrame, *, x: Objective, y: Objective, marks: Marks) -> str:
+    """The picture in words, for those who do not see it."""
+    counts = frame["role"].value_counts()
+    parts = [f"{int(counts[role])} {look[0]}" for role, look in _LOOKS.items() if counts.get(role, 0)]
+    text = f"Scatter plot of {readable(y.name)} against {readable(x.name)}: {', '.join(parts) or 'no trials'}."
+    for number, name in ((marks.recommended, "Recommended"), (marks.knee, "Knee")):
+        row = frame[frame["number"] == number]
+        if number is not None and not row.empty:
+            values = ", ".join(f"{readable(item.name)} {shown_value(row[item.name].iloc[0], item)}" for item in (y, x))
+            text += f" {name}: trial {number}, {values}."
+    if marks.budget is not None:
+        text += f" The budget allows {format_count(marks.budget)} trainable parameters."
+    return text
+
+
+def hypervolume_figure(frame: pd.DataFrame, rivals: pd.DataFrame, *, over: str, unit: str) -> go.Figure:
+    """Draw how the front grew.
+
+    Args:
+        frame: `hypervolume_frame` of the study.
+        rivals: `rival_band` of random searches; empty if there is none.
+        over: ``"n_trials"`` or ``"hours"``.
+        unit: Of the hypervolume.
+    """
+    if frame.empty:
+        return empty_figure("No search trial has been measured yet.", height=260)
+    figure = go.Figure()
+    if over == "n_trials" and not rivals.empty:
+        both = pd.concat([rivals["n_trials"], rivals["n_trials"][::-1]])
+        ends = pd.concat([rivals["high"], rivals["low"][::-1]])
+        figure.add_trace(
+            go.Scatter(
+                x=both,
+                y=ends,
+                fill="toself",
+                fillcolor="rgba(213,94,0,0.18)",
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=rivals["n_trials"],
+                y=rivals["middle"],
+                name="random search (median, range)",
+                line={"color": ORANGE, "dash": "dot", "width": 2, "shape": "hv"},
+            )
+        )
+    minutes = over == "hours" and float(frame["hours"].max()) < 2
+    across = frame[over] * (60 if minutes else 1)
+    figure.add_trace(
+        go.Scatter(
+            x=across,
+            y=frame["hypervolume"],
+            name="this search",
+            customdata=frame["number"],
+            line={"color": BLUE, "width": 2.5, "shape": "hv"},
+            hovertemplate="%{y:.4s} after trial %{customdata}<extra></extra>",
+        )
+    )
+    time = "time since the first trial (min)" if minutes else "time since the first trial (h)"
+    figure.update_xaxes(title={"text": "finished search trials" if over == "n_trials" else time})
+    figure.update_yaxes(title={"text": plain(f"hypervolume ({unit})")}, tickformat="~s")
+    return finish(figure, height=300)
+
+
+def hypervolume_words(frame: pd.DataFrame, rivals: pd.DataFrame) -> str:
+    """The growth of the front in words."""
+    if frame.empty:
+        return "No search trial has been measured yet."
+    last = frame.iloc[-1]
+    grown = frame[frame["hypervolume"] >= last["hypervolume"]].iloc[0]
+    text = (
+        f"The front covers {last['hypervolume']:.4g} after {int(last['n_trials'])} search trials; "
+        f"it last grew with trial {int(grown['number'])}, the {int(grown['n_trials'])}. to finish."
+    )
+    if not rivals.empty:
+        n = min(len(rivals), len(frame))
+        text += (
+            f" Random search covered {rivals['middle'].iloc[n - 1]:.4g} after {n} trials, "
+            f"this one {frame['hypervolume'].iloc[n - 1]:.4g}."
+        )
+    return text
+
+
+class _Place:
+    """Where values stand on an axis; on a logarithmic one, none at all stands left of the smallest."""
+
+    def __init__(self, values: pd.Series, item: Objective, marks: Marks) -> None:
+        known = values.dropna().astype(float)
+        positive = known[known > 0]
+        wide = not positive.empty and positive.max() / positive.min() > 30
+        self.is_log = (item.name == "trainable_parameters" or wide) and (known >= 0).all() and not positive.empty
+        self.floor = 0.0
+        self.axis: dict[str, object] = {}
+        if not self.is_log:
+            return
+        ends = [float(positive.min()), float(positive.max())]
+        if item.name == "trainable_parameters" and marks.budget:
+            ends.append(float(marks.budget))
+        low, high = math.log10(min(ends)), math.log10(max(ends))
+        has_zero = bool((known == 0).any())
+        self.floor = 10 ** (math.floor(low) - 0.4) if has_zero else 0.0
+        ticks, texts = _log_ticks(low, high)
+        if has_zero:
+            ticks, texts = [self.floor, *ticks], ["0", *texts]
+        start = math.log10(self.floor) - 0.2 if has_zero else low - 0.15
+        self.axis = {"type": "log", "tickvals": ticks, "ticktext": texts, "range": [start, high + 0.15]}
+
+    def __call__(self, values: pd.Series) -> np.ndarray:
+        numbers = values.to_numpy(dtype=np.float64)
+        return np.maximum(numbers, self.floor) if self.is_log else numbers
+
+
+def _log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    steps = (1, 2, 5) if high - low < 2.2 else (1,)
+    ticks = [step * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 1) for step in steps]
+    ticks = [tick for tick in ticks if low - 0.15 <= math.log10(tick) <= high + 0.15]
+    return ticks, [format_short_count(tick) for tick in ticks]
+
+
+def _points(
+    rows: pd.DataFrame,
+    x: Objective,
+    y: Objective,
+    places: Mapping[str, _Place],
+    look: tuple[str, str, str, int, float],
+    marks: Marks,
+) -> go.Scatter | go.Scattergl:
+    name, symbol, color, size, opacity = look
+    kind = go.Scattergl if len(rows) >= MANY else go.Scatter
+    numbers = rows["number"].tolist()
+    return kind(
+        x=places[x.name](rows[x.name]),
+        y=places[y.name](rows[y.name]),
+        mode="markers",
+        name=name,
+        customdata=numbers,
+        hovertext=_hover(rows, x, y, marks),
+        hoverinfo="text",
+        marker={
+            "symbol": symbol,
+            "color": color,
+            "size": size,
+            "opacity": opacity,
+            "line": {"width": 1.5, "color": color},
+        },
+        # What is not in a brush fades instead of vanishing.
+        unselected={"marker": {"opacity": 0.25}},
+    )
+
+
+def _hover(rows: pd.DataFrame, x: Objective, y: Objective, marks: Marks) -> list[str]:
+    texts = []
+    for number, label, vertical, across, share in zip(
+        rows["number"], rows["label"], rows[y.name], rows[x.name], rows["rung_share"], strict=True
+    ):
+        lines = [f"<b>Trial {number}</b>"]
+        words = label if isinstance(label, str) else marks.words.get(number)
+        if words:
+            lines.append(plain(_wrapped(words)).replace("\n", "<br>"))
+        lines.append(f"{plain(readable(y.name))}: {shown_value(vertical, y)}")
+        lines.append(f"{plain(readable(x.name))}: {shown_value(across, x)}")
+        if share == share:  # a NaN differs from itself
+            lines.append(f"stopped after {100 * share:.0f} % of its steps")
+        if number in marks.reasons:
+            lines.append(plain(_wrapped(marks.reasons[number])).replace("\n", "<br>"))
+        texts.append("<br>".join(lines))
+    return texts
+
+
+def _wrapped(text: str, width: int = 60) -> str:
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + len(word) >= width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    lines.append(line)
+    return "\n".join(lines[:6])
+
+
+def _add_budget(figure: go.Figure, x: Objective, y: Objective, marks: Marks) -> None:
+    if marks.budget is None:
+        return
+    text = f"budget {format_short_count(marks.budget)}"
+    line = {"line_dash": "dash", "line_color": GREEN, "line_width": 1.5}
+    # Shapes stand at values, annotations on a logarithmic axis at exponents.
+    place = math.log10(marks.budget) if marks.budget > 0 else 0.0
+    if x.name == "trainable_parameters":
+        figure.add_vline(x=marks.budget, **line)
+        note = {"x": place, "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "top", "xshift": 4}
+    elif y.name == "trainable_parameters":
+        figure.add_hline(y=marks.budget, **line)
+        note = {"y": place, "x": 0, "xref": "paper", "xanchor": "left", "yanchor": "bottom", "yshift": 2}
+    else:
+        return
+    figure.add_annotation(text=text, showarrow=False, font={"color": GREEN}, **note)
+
+
+def _add_front_line(
+    figure: go.Figure, points: pd.DataFrame, x: Objective, y: Objective, places: Mapping[str, _Place]
+) -> None:
+    """The edge of what the front dominates; a plain staircase where less across and more up is better."""
+    members = points[points["role"] == "front"].sort_values(x.name)
+    if len(members) < 2 or x.direction is not Direction.MINIMIZE or y.direction is not Direction.MAXIMIZE:
+        return
+    if not members[y.name].is_monotonic_increasing:
+        return  # the front is one of other objectives
+    figure.add_trace(
+        go.Scatter(
+            x=places[x.name](members[x.name]),
+            y=places[y.name](members[y.name]),
+            mode="lines",
+            line={"color": BLUE, "width": 1.5, "shape": "hv"},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+
+
+def _add_intervals(
+    figure: go.Figure,
+    points: pd.DataFrame,
+    intervals: pd.DataFrame,
+    x: Objective,
+    y: Objective,
+    places: Mapping[str, _Place],
+) -> None:
+    rows = intervals.merge(points[["number", x.name]], on="number")
+    if rows.empty:
+        return
+    texts = [
+        f"<b>Trial {number:.0f}</b>, {n:.0f} further seeds<br>mean {format_score(mean)}, "
+        f"95 % interval {format_score(low)} to {format_score(high)}"
+        for number, n, mean, low, high in rows[["number", "n_seeds", "mean", "low", "high"]].to_numpy().tolist()
+    ]
+    figure.add_trace(
+        go.Scatter(
+            x=places[x.name](rows[x.name]),
+            y=rows["mean"],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": rows["high"] - rows["mean"],
+                "arrayminus": rows["mean"] - rows["low"],
+                "color": SKY,
+                "thickness": 1.5,
+                "width": 4,
+            },
+            mode="markers",
+            marker={"symbol": "line-ew", "size": 10, "line": {"color": SKY, "width": 3}},
+            name="mean over further seeds, 95 % interval",
+            customdata=rows["number"].tolist(),
+            hovertext=texts,
+            hoverinfo="text",
+        )
+    )
+
+
+def _add_marks(
+    figure: go.Figure,
+    points: pd.DataFrame,
+    x: Objective,
+    y: Objective,
+    places: Mapping[str, _Place],
+    marks: Marks,
+) -> None:
+    looks = (
+        (marks.knee, "knee", "square-open", BLUE, 19),
+        (marks.recommended, "recommended", "star", BLUE, 20),
+        (marks.selected, "selected", "circle-open", NEUTRAL, 26),
+    )
+    for number, name, symbol, color, size in looks:
+        row = points[points["number"] == number]
+        if number is None or row.empty:
+            continue
+        outline = {"width": 3 if name == "selected" else 2, "color": color}
+        figure.add_trace(
+            go.Scatter(
+                x=places[x.name](row[x.name]),
+                y=places[y.name](row[y.name]),
+                mode="markers",
+                name=name,
+                customdata=[number],
+                hovertext=_hover(row, x, y, marks),
+                hoverinfo="skip" if name == "selected" else "text",
+                marker={"symbol": symbol, "size": size, "color": color, "line": outline},
+                unselected={"marker": {"opacity": 1}},
+            )
+        )

@@ -1,0 +1,201 @@
+"""Configurations by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from autopeft.export import format_count, format_short_count
+
+from ._style import empty_figure, finish, plain
+
+#: Light to dark in lightness alone, so that color vision does not matter; the same on light and dark pages.
+_SCALE = [[0.0, "#d7e8f4"], [0.5, "#56a0cf"], [1.0, "#08306b"]]
+
+
+def heatmap_figure(cells: pd.DataFrame, *, only_differences: bool = False) -> go.Figure:
+    """Draw what one configuration trains where: shade by parameters (by size where they are not known).
+
+    Args:
+        cells: `cells_frame`, or one of `compared_cells`.
+        only_differences: Whether cells that are equal in both configurations are left pale and without text.
+    """
+    if cells.empty or not cells["n_modules"].any():
+        return empty_figure("Only the task head is trained.")
+    by = "parameters" if cells["parameters"].notna().any() else "size"
+    table = _Table(cells)
+    strength = cells[by].where(cells[by].notna(), 1.0).where(cells["n_modules"] > 0)
+    labels = [_cell_text(row) for row in _rows(cells)]
+    if only_differences:
+        strength = strength.where(cells["differs"])
+        labels = [
+            text if differs else ("=" if n else "")
+            for text, differs, n in zip(labels, cells["differs"], cells["n_modules"], strict=True)
+        ]
+        # A place that this one leaves empty and the other does not.
+        labels = [
+            "none" if differs and not n else text
+            for text, differs, n in zip(labels, cells["differs"], cells["n_modules"], strict=True)
+        ]
+    hover = [_cell_hover(row) for row in _rows(cells)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=table(np.log10(np.maximum(strength.to_numpy(dtype=np.float64), 1.0))),
+            x=table.layers,
+            y=table.parts,
+            text=table([text if known else "" for text, known in zip(labels, strength.notna(), strict=True)]),
+            texttemplate="%{text}",
+            hovertext=table(hover),
+            hoverinfo="text",
+            colorscale=_SCALE,
+            showscale=False,
+            xgap=3,
+            ygap=3,
+        )
+    )
+    _fill_missing_text(figure, table, strength, labels, hover)
+    return _finished(figure, table)
+
+
+def heatmap_words(cells: pd.DataFrame, words: str) -> str:
+    """A heat map in words.
+
+    Args:
+        cells: `cells_frame`.
+        words: The configuration in words.
+    """
+    n = int((cells["n_modules"] > 0).sum()) if not cells.empty else 0
+    known = cells["parameters"].dropna() if not cells.empty else pd.Series(dtype=float)
+    total = f" with {format_count(known.sum())} parameters" if len(known) else ""
+    return f"Heat map by part and layer, {n} places tuned{total}: {words}."
+
+
+def average_figure(cells: pd.DataFrame) -> go.Figure:
+    """Draw how many of several configurations tune each place.
+
+    Args:
+        cells: `average_cells`.
+    """
+    if cells.empty:
+        return empty_figure("No front member tunes anything but the task head.")
+    table = _Table(cells)
+    labels = [_average_text(row) for row in _rows(cells)]
+    hover = [_average_hover(row) for row in _rows(cells)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=table(100 * cells["share"].where(cells["share"] > 0).to_numpy()),
+            x=table.layers,
+            y=table.parts,
+            text=table(labels),
+            texttemplate="%{text}",
+            hovertext=table(hover),
+            hoverinfo="text",
+            colorscale=_SCALE,
+            zmin=0,
+            zmax=100,
+            colorbar={"title": {"text": "% of the front", "side": "right"}, "thickness": 12},
+            xgap=3,
+            ygap=3,
+        )
+    )
+    return _finished(figure, table)
+
+
+def average_words(cells: pd.DataFrame, n_configurations: int) -> str:
+    """The average in words: the places that most of the configurations tune."""
+    if cells.empty:
+        return "No front member tunes anything but the task head."
+    top = cells.sort_values("share", ascending=False, kind="stable").head(3)
+    places = "; ".join(f"{row['part']} of layer {row['layer']} ({100 * row['share']:.0f} %)" for row in _rows(top))
+    plural = "configuration" if n_configurations == 1 else "configurations"
+    return f"Of {n_configurations} {plural} on the front, most tune: {places}."
+
+
+class _Table:
+    """Rows of cells as a rectangle, parts down and layers across."""
+
+    def __init__(self, cells: pd.DataFrame) -> None:
+        self.parts = list(dict.fromkeys(cells["part"]))
+        self.layers = list(dict.fromkeys(cells["layer"]))
+
+    def __call__(self, values: object) -> list[list[object]]:
+        table: list[list[object]] = np.array(values, dtype=object).reshape(len(self.parts), len(self.layers)).tolist()
+        return table
+
+
+def _rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in cells.to_dict("records")]
+
+
+def _cell_text(row: Mapping[str, Any]) -> str:
+    lines = [plain(line) for line in row["label"].split("\n") if line]
+    if lines and not pd.isna(row["parameters"]):
+        lines.append(format_short_count(row["parameters"]))
+    return "<br>".join(lines)
+
+
+def _cell_hover(row: Mapping[str, Any]) -> str:
+    if not row["n_modules"]:
+        return f"<b>{_place(row)}</b><br>nothing is tuned here"
+    lines = [f"<b>{_place(row)}</b>", *(plain(line) for line in row["label"].split("\n"))]
+    if not pd.isna(row["parameters"]):
+        lines.append(f"{format_count(row['parameters'])} parameters")
+    return "<br>".join(lines)
+
+
+def _average_text(row: Mapping[str, Any]) -> str:
+    if not row["share"]:
+        return ""
+    size = "" if pd.isna(row["size"]) else f"<br>size {row['size']:.3g}"
+    return f"{100 * row['share']:.0f} %{size}"
+
+
+def _average_hover(row: Mapping[str, Any]) -> str:
+    lines = [f"<b>{_place(row)}</b>", f"tuned by {100 * row['share']:.0f} % of the front"]
+    if not pd.isna(row["size"]):
+        lines.append(f"mean size {row['size']:.3g}")
+    if not pd.isna(row["parameters"]):
+        lines.append(f"mean parameters {format_count(row['parameters'])}")
+    if row["types"]:
+        lines.append(plain(row["types"]))
+    return "<br>".join(lines)
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return plain(f"{row['part']}, layer {row['layer']}")
+
+
+def _fill_missing_text(
+    figure: go.Figure, table: _Table, strength: pd.Series, labels: list[str], hover: list[str]
+) -> None:
+    """Plotly writes no text into cells without a value; these get a pale ground of their own."""
+    pale = np.where(strength.isna(), 0.0, np.nan)
+    texts = ["" if known else text for known, text in zip(strength.notna(), labels, strict=True)]
+    figure.add_trace(
+        go.Heatmap(
+            z=table(pale),
+            x=table.layers,
+            y=table.parts,
+            text=table(texts),
+            texttemplate="%{text}",
+            hovertext=table(hover),
+            hoverinfo="text",
+            colorscale=[[0, "rgba(128,128,128,0.12)"], [1, "rgba(128,128,128,0.12)"]],
+            textfont={"color": "#808080"},
+            showscale=False,
+            xgap=3,
+            ygap=3,
+        )
+    )
+
+
+def _finished(figure: go.Figure, table: _Table) -> go.Figure:
+    figure.update_xaxes(title={"text": "layer (0 is the lowest)"}, type="category", showgrid=False, side="bottom")
+    figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
+    finish(figure, height=90 + 46 * len(table.parts), legend=False)
+    figure.update_layout(dragmode=False)
+    return figure

@@ -1,0 +1,73 @@
+"""What all figures share: colors that every color vision tells apart, names with units, text that stays text."""
+
+from __future__ import annotations
+
+from html import escape
+
+import plotly.graph_objects as go
+
+from autopeft.export import format_value, printable
+from autopeft.objectives import Objective
+
+#: Okabe and Ito's colors (https://jfly.uni-koeln.de/color/); each kind of point has a symbol of its own as well.
+BLUE, ORANGE, GREEN, SKY, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#8C8C8C"
+#: Readable on white and on black.
+NEUTRAL = "#808080"
+
+_NAMES = {
+    "trainable_parameters": "trainable parameters",
+    "wall_time_s": "training time",
+    "peak_memory_bytes": "peak memory",
+    "examples_per_s": "training speed",
+    "tokens_per_s": "training speed in tokens",
+}
+
+
+def plain(text: str) -> str:
+    """Text of a study as Plotly shows it letter by letter: Plotly takes a few HTML tags for markup."""
+    return escape(printable(text), quote=False)
+
+
+def readable(name: str) -> str:
+    """A value's name for people."""
+    return _NAMES.get(name, name.removesuffix("_s").removesuffix("_bytes").replace("_", " "))
+
+
+def axis_title(item: Objective) -> str:
+    """A value's name with its unit and the way that is better."""
+    unit = f" ({item.unit})" if item.unit and item.unit != "parameters" else ""
+    better = "more is better" if item.sign > 0 else "less is better"
+    return plain(f"{readable(item.name)}{unit}, {better}")
+
+
+def shown(value: float | None, item: Objective) -> str:
+    """A value with its unit; a dash if it is missing."""
+    text = format_value(value, item.unit)
+    return plain(text) if text else "not measured"
+
+
+def finish(figure: go.Figure, *, height: int, legend: bool = True) -> go.Figure:
+    """Margins, legend and fonts; colors of text and background are the page's own, light or dark."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        showlegend=legend,
+        legend={"orientation": "h", "y": -0.18, "x": 0, "yanchor": "top", "title": None},
+        hoverlabel={"align": "left", "namelength": -1},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        # Keeps zoom and legend choices while new trials arrive.
+        uirevision="kept",
+    )
+    figure.update_xaxes(automargin=True, zeroline=False, gridcolor="rgba(128,128,128,0.2)")
+    figure.update_yaxes(automargin=True, zeroline=False, gridcolor="rgba(128,128,128,0.2)")
+    return figure
+
+
+def empty_figure(reason: str, *, height: int = 160) -> go.Figure:
+    """A figure that says why there is nothing to see."""
+    figure = go.Figure()
+    figure.add_annotation(text=plain(reason), showarrow=False, font={"size": 15, "color": NEUTRAL})
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return finish(figure, height=height, legend=False)

@@ -1,0 +1,88 @@
+"""A study's trials as a frame: one row per trial, one column per value; what was not measured is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from autopeft.objectives import COSTS, Direction, Objective
+from autopeft.store import StudyReader
+from autopeft.study import StudySpec, TrialKind, TrialState
+
+#: Columns of `trials_frame` beside the values.
+COLUMNS = (
+    "number",
+    "kind",
+    "state",
+    "label",
+    "parent",
+    "fingerprint",
+    "trainable_parameters",
+    "train_examples",
+    "epochs",
+    "seed",
+    "attempts",
+    "worker",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "failure_reason",
+    "duration_s",
+)
+
+
+def trials_frame(reader: StudyReader, study_name: str, names: Sequence[str]) -> pd.DataFrame:
+    """Every trial of a study by number, with values of the search split.
+
+    Args:
+        reader: The database.
+        study_name: Study.
+        names: Metrics and costs wanted as columns; ``trainable_parameters`` is always there.
+
+    Returns:
+        `COLUMNS`, ``rung_share`` (of the run's steps at which a trial was stopped that never came to its end; missing
+        for the others), and one float column per name.
+    """
+    frame = pd.DataFrame(reader.trials(study_name), columns=list(COLUMNS))
+    wanted = [name for name in dict.fromkeys(names) if name != "trainable_parameters"]
+    measured: dict[int, tuple[float | None, ...]] = {}
+    for number, step, n_steps, _seed, *values in reader.values(study_name, wanted):
+        # A trial's last measurement stands last: the end of the run, else the highest rung.
+        share = None if step is None or n_steps is None else step / n_steps
+        measured[number] = (share, *values)
+    empty = (None,) * (1 + len(wanted))
+    rows = [measured.get(number, empty) for number in frame["number"]]
+    values_frame = pd.DataFrame(rows, columns=["rung_share", *wanted], index=frame.index, dtype=np.float64)
+    found = pd.concat([frame, values_frame], axis=1)
+    # A trial that was pruned, continued and came to its end stands for its end.
+    found.loc[found["state"] != TrialState.PRUNED.value, "rung_share"] = np.nan
+    for name in ("created_at", "started_at", "finished_at"):
+        found[name] = pd.to_datetime(found[name], utc=True)
+    return found.astype({"trainable_parameters": "int64", "duration_s": "float64", "parent": "Int64"})
+
+
+def value_names(reader: StudyReader, study_name: str, spec: StudySpec) -> tuple[Objective, ...]:
+    """What can be an axis: the objectives, then every other metric and cost that a trial of the study has.
+
+    Metrics of the task that are no objective are larger-is-better unless the cost's own declaration says otherwise;
+    the direction of such an axis decides nothing.
+    """
+    metrics, costs = reader.value_names(study_name)
+    # Dotted names are diagnostics of single sites, hundreds of them.
+    others = [
+        COSTS.get(name, Objective(name=name, direction=Direction.MAXIMIZE)) for name in metrics if "." not in name
+    ]
+    others += [COSTS.get(name, Objective(name=name, direction=Direction.MINIMIZE)) for name in costs if "." not in name]
+    parameters = COSTS["trainable_parameters"]
+    by_name = {item.name: item for item in (*spec.objectives, *others, parameters)}
+    for item in spec.objectives:
+        by_name[item.name] = item
+    return tuple(by_name.values())
+
+
+def measured(frame: pd.DataFrame, names: Sequence[str], *kinds: TrialKind) -> pd.DataFrame:
+    """Completed trials of some kinds that have all of some values."""
+    mask = frame["kind"].isin([kind.value for kind in kinds]) & (frame["state"] == TrialState.COMPLETE.value)
+    return frame[mask & frame[list(names)].notna().all(axis=1)]

@@ -1,0 +1,1 @@
+"""The pages: they only wire queries and figures to widgets."""

@@ -1,0 +1,93 @@
+"""What is remembered between reruns and shared by all visitors: values that depend on the database alone.
+
+Everything is remembered under the study's token, which changes with its trials, so nothing is ever stale. What comes
+back is shared and must not be changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from autopeft.objectives import Objective
+from autopeft.store import StudyOverview, StudyReader
+from autopeft.study import StudySpec
+
+from .. import queries
+
+#: Words of configurations by fingerprint: they are functions of the configuration, so they never change.
+_WORDS: dict[str, str] = {}
+_MAX_WORDS = 50_000
+
+
+@st.cache_resource(show_spinner=False)
+def open_reader(url: str) -> StudyReader:
+    """The one reader of a database; it opens connections when it is asked something."""
+    return StudyReader(url)
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def trials(url: str, study: str, token: str, names: tuple[str, ...]) -> pd.DataFrame:
+    """`queries.trials_frame` with roles."""
+    reader = open_reader(url)
+    frame = queries.trials_frame(reader, study, names)
+    return queries.add_roles(frame, reader.overview(study).spec)
+
+
+@st.cache_resource(max_entries=200, show_spinner=False)
+def facts(url: str, study: str, token: str) -> Mapping[str, object]:
+    """`queries.study_facts`."""
+    reader = open_reader(url)
+    return queries.study_facts(reader, reader.overview(study))
+
+
+@st.cache_resource(max_entries=50, show_spinner=False)
+def attributes(url: str, study: str, token: str) -> dict[str, Any]:
+    """A study's attributes."""
+    return open_reader(url).attributes(study)
+
+
+@st.cache_resource(max_entries=50, show_spinner=False)
+def axes(url: str, study: str, token: str) -> tuple[Objective, ...]:
+    """`queries.value_names`."""
+    reader = open_reader(url)
+    return queries.value_names(reader, study, reader.overview(study).spec)
+
+
+@st.cache_resource(max_entries=100, show_spinner=False)
+def growth(url: str, study: str, token: str, reference: tuple[float, ...] | None = None) -> pd.DataFrame:
+    """`queries.hypervolume_frame`."""
+    spec = open_reader(url).overview(study).spec
+    frame = trials(url, study, token, objective_names(spec))
+    return queries.hypervolume_frame(frame, spec, reference=reference)
+
+
+def rivals(url: str, overview: StudyOverview, others: Collection[StudyOverview], frame: pd.DataFrame) -> pd.DataFrame:
+    """`queries.rival_band` of the random searches that stand in the same database."""
+    reference = queries.reference_values(frame, overview.spec)
+    found = [item for item in others if queries.is_rival(overview.spec, item.spec)]
+    if reference is None or not found:
+        return queries.rival_band([])
+    return queries.rival_band([growth(url, item.name, item.token, reference) for item in found])
+
+
+def words(url: str, study: str, frame: pd.DataFrame, numbers: Collection[int]) -> dict[int, str]:
+    """Configurations in words, by number."""
+    rows = frame[frame["number"].isin(list(numbers))]
+    prints = dict(zip(rows["number"], rows["fingerprint"], strict=True))
+    missing = [number for number, fingerprint in prints.items() if fingerprint not in _WORDS]
+    if missing:
+        if len(_WORDS) > _MAX_WORDS:
+            _WORDS.clear()
+        found = open_reader(url).configurations(study, missing)
+        _WORDS.update({prints[number]: configuration.describe() for number, configuration in found.items()})
+    return {number: _WORDS[fingerprint] for number, fingerprint in prints.items() if fingerprint in _WORDS}
+
+
+def objective_names(spec: StudySpec) -> tuple[str, ...]:
+    """The names that every page asks for, so that they share one frame."""
+    constraints = [item.name for item in queries.constraints_of(spec)]
+    return tuple(dict.fromkeys([*(item.name for item in spec.objectives), *constraints]))

@@ -1,0 +1,210 @@
+"""The front: what quality costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from autopeft.objectives import Objective
+
+from .. import figures, queries
+from . import _cache, _links, _trial
+from ._study import Open
+
+#: Points whose configuration is shown on hovering; the others show it when they are selected.
+_MAX_WORDS = 400
+_HIDABLE = {
+    "dominated": "dominated",
+    "pruned": "stopped early",
+    "infeasible": "infeasible",
+    "baseline": "baselines",
+    "intervals": "intervals",
+}
+
+
+def show(opened: Open) -> None:
+    """Draw the page."""
+    frame = opened.frame()
+    result = opened.result
+    with st.container(border=True):
+        # Text of a study is data: it is shown as it is, never as Markdown or HTML.
+        st.text(result.headline)
+    x, y = _axes(opened)
+    frame = opened.frame(x.name, y.name)
+    shown = _toggles(frame)
+    trial = opened.trial
+    wide, narrow = st.columns([5, 3])
+    with wide:
+        brushed = _chart(opened, frame, x, y, shown, result)
+    with narrow:
+        if trial is not None:
+            _trial.show_panel(opened, trial, key="front")
+        else:
+            _recommendations(result)
+    _table(opened, frame, brushed)
+    _growth(opened, frame)
+
+
+def _axes(opened: Open) -> tuple[Objective, Objective]:
+    axes = {item.name: item for item in opened.axes}
+    primary = opened.primary.name
+    others = [item.name for item in opened.spec.objectives[1:]]
+    across = "trainable_parameters" if "trainable_parameters" in axes else (others or [primary])[0]
+    left, right = st.columns(2)
+    names = list(axes)
+    y = left.selectbox("Up", names, index=names.index(primary), key="front y", format_func=figures.readable)
+    x = right.selectbox("Across", names, index=names.index(across), key="front x", format_func=figures.readable)
+    return axes[x], axes[y]
+
+
+def _toggles(frame: pd.DataFrame) -> set[str]:
+    there = set(frame["role"].dropna())
+    options = [name for name in _HIDABLE if name in there or name == "intervals"]
+    chosen = st.pills(
+        "Show",
+        options,
+        selection_mode="multi",
+        default=options,
+        key=f"front show {len(options)}",
+        format_func=lambda name: _HIDABLE[name],
+        help="Dominated: another trial is better in every objective. Stopped early: the pruner ended it at a rung, "
+        "so its value stands for less training. Infeasible: breaks the budget or a constraint. Intervals: mean and "
+        "95 % interval over repeated runs with other seeds.",
+    )
+    return set(chosen or ())
+
+
+def _chart(
+    opened: Open, frame: pd.DataFrame, x: Objective, y: Objective, shown: set[str], result: queries.Result
+) -> list[int]:
+    """Draw the picture; returns the numbers of the trials in the visitor's brush."""
+    marks = figures.Marks(
+        budget=opened.spec.budget,
+        recommended=result.recommended,
+        knee=result.knee,
+        selected=opened.trial,
+        words=opened.words(_worth_words(frame)),
+        reasons=result.reasons,
+    )
+    figure = figures.front_figure(
+        frame,
+        x=x,
+        y=y,
+        marks=marks,
+        intervals=queries.seed_intervals(frame, y.name) if "intervals" in shown else None,
+        hidden=[role for role in ("dominated", "pruned", "infeasible", "baseline") if role not in shown],
+    )
+    text = figures.front_words(frame, x=x, y=y, marks=marks)
+    key = "front chart"
+    st.plotly_chart(
+        figure,
+        key=key,
+        on_select=lambda: _selected(opened.name, st.session_state[key]),
+        selection_mode=("points", "box", "lasso"),
+        config={"displaylogo": False, "scrollZoom": False},
+        alt=text,
+    )
+    st.caption("Select a point to open its trial; draw a box or lasso (tools above the picture) to filter the table.")
+    with st.expander("The picture in words"):
+        st.text(text)
+    study, numbers = st.session_state.get("brush", (None, []))
+    return list(numbers) if study == opened.name else []
+
+
+def _worth_words(frame: pd.DataFrame) -> list[int]:
+    """The points that are most likely looked at: the front first, then the newest."""
+    drawn = frame[frame["role"].notna() & (frame["role"] != "baseline")]
+    front = drawn.loc[drawn["role"] == "front", "number"].tolist()
+    return (front + drawn.loc[drawn["role"] != "front", "number"].tolist()[::-1])[:_MAX_WORDS]
+
+
+def _selected(study: str, state: Any) -> None:
+    """Take what was selected: one point opens its trial, several are a brush. An empty selection changes nothing.
+
+    A redrawn picture reports an empty selection, so that emptiness cannot mean "none": buttons say that.
+    """
+    numbers = sorted({int(point["customdata"]) for point in _points(state) if _is_number(point.get("customdata"))})
+    if state["selection"].get("box") or state["selection"].get("lasso"):
+        st.session_state["brush"] = (study, numbers)
+    elif numbers:
+        _links.choose_trial(numbers[-1])
+
+
+def _points(state: Any) -> list[dict[str, Any]]:
+    found = []
+    for point in state["selection"].get("points", []):
+        data = point.get("customdata")
+        found.append({**point, "customdata": data[0] if isinstance(data, list) and data else data})
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and value == value and not isinstance(value, bool)
+
+
+def _recommendations(result: queries.Result) -> None:
+    with st.container(border=True):
+        st.subheader("What to take", anchor=False)
+        if not result.reasons:
+            st.text("Nothing is recommended yet: no search trial within the budget has been measured.")
+        for number, reason in sorted(result.reasons.items(), key=lambda item: item[0] != result.recommended):
+            st.text(reason)
+            st.button(
+                f"Open trial {number}",
+                key=f"open {number}",
+                on_click=_links.choose_trial,
+                args=(number,),
+                type="primary" if number == result.recommended else "secondary",
+            )
+
+
+def _table(opened: Open, frame: pd.DataFrame, brushed: list[int]) -> None:
+    rows = frame[frame["role"].notna()]
+    if brushed:
+        left, right = st.columns([4, 1], vertical_alignment="center")
+        left.caption(f"{len(brushed)} trials in the brush.")
+        right.button("Show all", on_click=lambda: st.session_state.pop("brush", None))
+        rows = rows[rows["number"].isin(brushed)]
+    else:
+        rows = rows[rows["role"] == "front"]
+        st.caption(f"{len(rows)} trials on the front, cheapest first.")
+    names = [item.name for item in opened.spec.objectives]
+    columns = dict.fromkeys(["number", "role", *names])
+    rows = rows.sort_values(["trainable_parameters", "number"])[list(columns)].head(1000)
+    words = opened.words(rows["number"].tolist()[:_MAX_WORDS])
+    st.dataframe(
+        rows.assign(configuration=rows["number"].map(words)),
+        hide_index=True,
+        width="stretch",
+        key="front table",
+        alt="Table of the trials in the picture with their objectives and configurations.",
+        column_config={
+            "number": st.column_config.NumberColumn("trial", width="small"),
+            **{name: st.column_config.NumberColumn(figures.readable(name)) for name in names},
+            "configuration": st.column_config.TextColumn(width="large"),
+        },
+    )
+
+
+def _growth(opened: Open, frame: pd.DataFrame) -> None:
+    st.subheader("How the front grew", anchor=False)
+    growth = _cache.growth(opened.url, opened.name, opened.overview.token)
+    rivals = _cache.rivals(opened.url, opened.overview, opened.others, frame)
+    over = st.segmented_control(
+        "Over", ["trials", "time"], default="trials", key="growth over", label_visibility="collapsed", required=True
+    )
+    unit = " x ".join(item.unit or item.name for item in opened.spec.objectives)
+    text = figures.hypervolume_words(growth, rivals)
+    st.plotly_chart(
+        figures.hypervolume_figure(growth, rivals, over="hours" if over == "time" else "n_trials", unit=unit),
+        key="growth chart",
+        config={"displaylogo": False},
+        alt=text,
+    )
+    st.caption(
+        "Hypervolume: how much of the space of objectives the front covers, from a point that is worse than every "
+        "trial. It grows when the front gets better anywhere, and stands still when it does not."
+    )
+    st.text(text)

@@ -1,0 +1,157 @@
+"""The frame around every page: navigation, the choice of the study, liveness, and messages instead of tracebacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from autopeft.exceptions import AutoPeftError, NotFoundError
+from autopeft.store import StudyOverview, StudyReader
+
+from . import _cache, _links, _live, front, studies
+from ._study import Open
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """A page about one study.
+
+    Args:
+        title: Its name in the navigation; lower-case it is its address.
+        icon: Its symbol.
+        show: Draws it.
+    """
+
+    title: str
+    icon: str
+    show: Callable[[Open], None]
+
+
+_VIEWS = (_View(title="Front", icon=":material/scatter_plot:", show=front.show),)
+
+
+def main(url: str) -> None:
+    """Draw the page that the address names, whatever state the database is in."""
+    st.set_page_config(page_title="autopeft", page_icon=":material/tune:", layout="wide")
+    _links.adopt_address()
+    pages = {"Studies": st.Page(lambda: _studies(url), title="Studies", icon=":material/list:", default=True)}
+    for view in _VIEWS:
+        pages[view.title] = st.Page(_page(url, view), title=view.title, icon=view.icon, url_path=view.title.lower())
+    st.session_state["pages"] = pages
+    st.navigation(list(pages.values()), position="top").run()
+    _links.write_address()
+
+
+def _page(url: str, view: _View) -> Callable[[], None]:
+    def show() -> None:
+        _guarded(url, lambda reader: _study_page(url, reader, view))
+
+    show.__name__ = view.title.lower()
+    return show
+
+
+def _studies(url: str) -> None:
+    def draw(reader: StudyReader) -> None:
+        overviews = reader.overviews()
+        studies.show(url, reader, overviews)
+        _live.watch(reader, " ".join(item.token for item in overviews), None, _live.interval_s(None))
+
+    _guarded(url, draw)
+
+
+def _study_page(url: str, reader: StudyReader, view: _View) -> None:
+    overviews = sorted(reader.overviews(), key=lambda item: item.last_activity_at, reverse=True)
+    if not overviews:
+        _no_studies(reader)
+        return
+    overview = _chosen(reader, overviews)
+    if overview is None:
+        return
+    opened = Open(url=url, reader=reader, overview=overview, others=tuple(overviews))
+    _header(opened, [item.name for item in overviews])
+    _about_the_link(opened)
+    view.show(opened)
+    _live.watch(reader, overview.token, overview.name, _live.interval_s(overview))
+
+
+def _guarded(url: str, draw: Callable[[StudyReader], None]) -> None:
+    """Draw, or say what is wrong and how it goes on; details of what nobody foresaw go to the server's log only."""
+    reader = None
+    try:
+        reader = _cache.open_reader(url)
+        reader.check()
+        draw(reader)
+    except NotFoundError as error:
+        st.info("There is no study to show yet.", icon=":material/hourglass_empty:")
+        st.text(str(error))
+    except AutoPeftError as error:
+        st.error(
+            "The database cannot be read just now. The page recovers by itself when it can.", icon=":material/error:"
+        )
+        st.text(str(error))
+    except Exception:
+        _log.exception("a page could not be drawn")
+        st.error(
+            "This page could not be drawn. The other pages may work; the terminal that the dashboard was started in "
+            "says what happened.",
+            icon=":material/error:",
+        )
+        return
+    else:
+        return
+    if reader is not None:
+        _live.recover(reader)
+
+
+def _no_studies(reader: StudyReader) -> None:
+    st.info("There is no study in this database yet. It appears here as soon as a search is started:")
+    st.code("autopeft search --task stdlib/topics --budget 1%", language="bash")
+    _live.watch(reader, "", None, _live.RECOVERY_S)
+
+
+def _chosen(reader: StudyReader, overviews: list[StudyOverview]) -> StudyOverview | None:
+    """The study that the address or the visitor names, else the one with the latest activity."""
+    name = _links.chosen_study()
+    if name is None:
+        return overviews[0]
+    found = next((item for item in overviews if item.name == name), None)
+    if found is None:
+        st.warning("The link names a study that is not in this database.", icon=":material/link_off:")
+        try:
+            reader.overview(name)
+        except NotFoundError as error:
+            st.text(str(error))
+        if st.button("Show the study with the latest activity", type="primary"):
+            _links.choose_study(overviews[0].name)
+            st.rerun()
+        st.page_link(st.session_state["pages"]["Studies"], label="See all studies")
+    return found
+
+
+def _header(opened: Open, names: list[str]) -> None:
+    _links.choose_study(opened.name)
+    st.session_state["study picker"] = opened.name
+    left, right = st.columns([2, 3], vertical_alignment="bottom")
+    left.selectbox(
+        "Study",
+        names,
+        key="study picker",
+        on_change=lambda: _links.choose_study(st.session_state["study picker"]),
+    )
+    right.text(opened.facts_line())
+
+
+def _about_the_link(opened: Open) -> None:
+    """Say when the address names a trial that cannot be shown."""
+    tampered, number = _links.tampered_trial(), _links.chosen_trial()
+    if tampered is None and (number is None or opened.trial is not None):
+        return
+    n = opened.overview.n_trials_total
+    has = f"it has trials 0 to {n - 1}" if n else "it has no trials yet"
+    st.warning(f"The link names a trial that this study does not have; {has}.", icon=":material/link_off:")
+    st.button("Forget the trial", on_click=lambda: _links.choose_trial(None))

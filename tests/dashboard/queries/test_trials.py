@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from autopeft.store import StudyReader, open_store
+from autopeft.study import TrialKind
+from dashboard.queries import COLUMNS, measured, trials_frame, value_names
+from tests.dashboard.studies import spec
+
+
+def test_the_frame_says_what_the_trials_say(full_url: str) -> None:
+    """Oracle: the trials themselves."""
+    study = open_store(full_url).load_study("study")
+    with StudyReader(full_url) as reader:
+        frame = trials_frame(reader, "study", ["accuracy", "wall_time_s", "trainable_parameters", "never measured"])
+    assert list(frame.columns) == [*COLUMNS, "rung_share", "accuracy", "wall_time_s", "never measured"]
+    for row, trial in zip(frame.to_dict("records"), study.trials, strict=True):
+        assert row["number"] == trial.number
+        assert row["state"] == trial.state.value
+        assert row["trainable_parameters"] == trial.draft.trainable_parameters
+        for name in ("accuracy", "wall_time_s"):
+            expected = trial.value(name)
+            assert row[name] != row[name] if expected is None else row[name] == pytest.approx(expected)
+        share = None if trial.rung is None else trial.rung.share
+        assert row["rung_share"] != row["rung_share"] if share is None else row["rung_share"] == share
+    assert frame["never measured"].isna().all()
+
+
+def test_an_empty_study_is_an_empty_frame_of_the_same_columns(url: str) -> None:
+    open_store(url).create_study(spec())
+    with StudyReader(url) as reader:
+        frame = trials_frame(reader, "study", ["accuracy"])
+    assert frame.empty
+    assert "accuracy" in frame
+    assert measured(frame, ["accuracy"], TrialKind.SEARCH).empty
+
+
+def test_axes_are_objectives_metrics_and_costs_without_diagnostics(full_url: str) -> None:
+    with StudyReader(full_url) as reader:
+        found = value_names(reader, "study", spec())
+    assert [item.name for item in found] == [
+        "accuracy",
+        "trainable_parameters",
+        "macro_f1",
+        "peak_memory_bytes",
+        "wall_time_s",
+    ]
+    assert found[3].unit == "bytes"

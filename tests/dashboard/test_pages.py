@@ -1,0 +1,179 @@
+"""Every page in every state that a database can be in: never a traceback, always a word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from autopeft.store import open_store
+from autopeft.study import Rung
+from tests.dashboard.studies import HOSTILE, draft, full, lora, params, run, spec
+
+SCRIPT = Path(__file__).parents[2] / "dashboard" / "app.py"
+PAGES = ("", "front")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def open_page(monkeypatch: pytest.MonkeyPatch, url: str, page: str = "", **params: str) -> AppTest:
+    """Open a page by its address."""
+    monkeypatch.setenv("AUTOPEFT_DB", url)
+    app = AppTest.from_file(str(SCRIPT), default_timeout=120)
+    if page:
+        # Pages are known after the first run; a browser sends the address with it.
+        app.run()
+        addresses = {info["url_pathname"]: key for key, info in app._registered_pages.items()}
+        app._page_hash = addresses[page]
+    for key, value in params.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def said(app: AppTest) -> str:
+    kinds = (app.info, app.warning, app.error, app.text, app.caption, app.header, app.subheader, app.success)
+    return "\n".join(str(item.value) for kind in kinds for item in kind)
+
+
+def nothing(url: str) -> None:
+    pass
+
+
+def no_study(url: str) -> None:
+    open_store(url).list_studies()
+
+
+def no_trials(url: str) -> None:
+    open_store(url).create_study(spec())
+
+
+def one_trial(url: str) -> None:
+    with open_store(url) as store:
+        store.create_study(spec())
+        run(store, draft(lora(3), 300, params=params(3)), 0.7)
+
+
+def only_failures(url: str) -> None:
+    with open_store(url) as store:
+        store.create_study(spec())
+        for rank in (1, 2, 3):
+            run(store, draft(lora(rank), 300, params=params(rank)), None)
+
+
+def only_pruned(url: str) -> None:
+    with open_store(url) as store:
+        store.create_study(spec())
+        for rank in (1, 2):
+            run(store, draft(lora(rank), 300), 0.5, rung=Rung(step=10, n_steps=40))
+
+
+def only_waiting(url: str) -> None:
+    with open_store(url) as store:
+        store.create_study(spec())
+        store.add_trial("study", draft(lora(1), 300))
+
+
+STATES: dict[str, Callable[[str], None]] = {
+    "no database": nothing,
+    "empty database": no_study,
+    "no trials": no_trials,
+    "one trial": one_trial,
+    "only failures": only_failures,
+    "only pruned": only_pruned,
+    "only waiting": only_waiting,
+    "everything": full,
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_state_has_a_page(page: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, make in STATES.items():
+        found = url.replace("studies.db", f"{name}.db")
+        make(found)
+        app = open_page(monkeypatch, found, page)
+        assert said(app).strip(), name
+        assert "could not be drawn" not in said(app), name
+        if name in ("no database", "empty database"):
+            assert "no study" in said(app).lower(), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_database_that_goes_away_is_told_and_found_again(
+    page: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full(url)
+    path = Path(url.removeprefix("sqlite:///"))
+    app = open_page(monkeypatch, url, page)
+    path.rename(path.with_suffix(".away"))
+    app.run()
+    assert not app.exception
+    assert "no study" in said(app).lower()
+    path.write_text("no database " * 100)
+    app.run()
+    assert not app.exception
+    assert "cannot be read" in said(app)
+    path.unlink()
+    path.with_suffix(".away").rename(path)
+    app.run()
+    assert not app.exception
+    assert "cannot be read" not in said(app)
+    assert app.dataframe
+
+
+def test_a_link_opens_study_and_trial(full_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_page(monkeypatch, full_url, "front", study="study", trial="5")
+    assert "Trial 5" in [item.value for item in app.subheader]
+    assert app.query_params["trial"] == "5"
+
+
+@pytest.mark.parametrize("trial", ["999", "-1", "1e9", "abc", "9" * 40, "<b>1</b>", ""])
+def test_a_tampered_trial_is_told(trial: str, full_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_page(monkeypatch, full_url, "front", study="study", trial=trial)
+    assert "a trial that this study does not have" in said(app)
+    button = next(item for item in app.button if item.label == "Forget the trial")
+    button.click().run()
+    assert "does not have" not in said(app)
+    assert "trial" not in app.query_params
+
+
+def test_an_unknown_study_is_told_with_a_way_back(full_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_page(monkeypatch, full_url, "front", study="studdy")
+    assert "Did you mean 'study'" in said(app)
+    next(item for item in app.button if "latest activity" in item.label).click().run()
+    assert "Did you mean" not in said(app)
+    assert app.query_params["study"] == "study"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_text_of_a_study_is_never_markup(page: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `st.text`, `st.code` and tables, which show letters, may hold what a study says."""
+    full(url, name=HOSTILE)
+    app = open_page(monkeypatch, url, page)
+    markup = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.header, *app.subheader]
+    for item in markup:
+        assert "script" not in str(item.value), item
+        assert "stars" not in str(item.value), item
+
+
+def test_schema_of_another_version_says_which_command(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlite3
+
+    full(url)
+    path = url.removeprefix("sqlite:///")
+    for revision, way in (("0001", "autopeft db upgrade"), ("9999", "pip install --upgrade autopeft")):
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE autopeft_version SET version_num = ?", [revision])
+        connection.close()
+        app = open_page(monkeypatch, url, "front")
+        assert way in said(app)
+
+
+@pytest.mark.parametrize("url", ["mysql://user:secret@host/db", "sqlite:///", "nonsense://x"])
+def test_a_wrong_url_is_told_without_its_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_page(monkeypatch, url)
+    assert "cannot be read" in said(app)
+    assert "secret" not in said(app)
