@@ -12,7 +12,6 @@ from autopeft.export import (
     StudyResult,
     configuration_grid,
     display_name,
-    format_bytes,
     format_count,
     format_duration,
     format_score,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 def trials_table(study: Study, trials: Sequence[Trial], title: str) -> DataTable:
     """One line per trial; empty cells for what was not measured."""
     metric = study.spec.objectives[0].name
+    others = [item for item in study.spec.secondary if item.name != "wall_time_s"]
     rows = []
     for item in trials:
         measurement = item.measurement()
@@ -46,14 +46,17 @@ def trials_table(study: Study, trials: Sequence[Trial], title: str) -> DataTable
                 item.state.value,
                 format_score(item.value(metric)),
                 format_score(report_value(study, item, metric)),
+                *(format_value(item.value(other.name), other.unit) for other in others),
                 format_count(item.draft.trainable_parameters),
                 format_share(item.draft.trainable_parameters, study.spec.backbone.get("parameters")),
                 format_duration(wall_time),
                 display_name(item) if item.failure is None else f"{item.failure.reason}: {item.failure.message}",
             )
         )
-    headers = ("trial", "kind", "state", metric, "report", "parameters", "share", "time", "configuration")
-    return make_table(title, headers, rows, numeric=(0, 3, 4, 5, 6, 7), optional=(6, 7, 4))
+    names = [item.name for item in others]
+    headers = ("trial", "kind", "state", metric, "report", *names, "parameters", "share", "time", "configuration")
+    n = len(names)
+    return make_table(title, headers, rows, numeric=(0, *range(3, 8 + n)), optional=(6 + n, 7 + n, 4))
 
 
 def front_view(study: Study, *, width: int, is_ascii: bool = False) -> Group:
@@ -86,22 +89,25 @@ def front_view(study: Study, *, width: int, is_ascii: bool = False) -> Group:
 
 def _marked_table(study: Study, trials: Sequence[Trial], title: str, marks: dict[int, str]) -> DataTable:
     metric = study.spec.objectives[0].name
+    others = study.spec.secondary
     rows = [
         (
             str(item.number),
             marks.get(item.number, ""),
             format_score(item.value(metric)),
             format_score(report_value(study, item, metric)),
+            *(format_value(item.value(other.name), other.unit) for other in others),
             format_count(item.draft.trainable_parameters),
             format_share(item.draft.trainable_parameters, study.spec.backbone.get("parameters")),
             display_name(item) if item.state is TrialState.COMPLETE else f"{display_name(item)} ({item.state.value})",
         )
         for item in trials
     ]
-    headers = ("trial", "plot", metric, "report", "parameters", "share", "configuration")
-    return make_table(
-        title, headers, rows or [("", "", "", "", "", "", "none yet")], numeric=(0, 2, 3, 4, 5), optional=(5,)
-    )
+    names = [item.name for item in others]
+    headers = ("trial", "plot", metric, "report", *names, "parameters", "share", "configuration")
+    n = len(names)
+    nothing = (*[""] * (len(headers) - 1), "none yet")
+    return make_table(title, headers, rows or [nothing], numeric=(0, *range(2, 6 + n)), optional=(5 + n,))
 
 
 def status_view(study: Study, summary: StudySummary, url: str) -> Group:
@@ -201,7 +207,8 @@ def _results_table(trial: Trial) -> DataTable | None:
     for item in trial.measurements:
         rows += [(item.split, name, format_score(value)) for name, value in item.metrics.items()]
         for name, value in item.costs.items():
-            shown = format_bytes(value) if name.endswith("_bytes") else f"{value:,.1f}"
+            unit = "bytes" if name.endswith("_bytes") else "s" if name.endswith("_s") else "-"
+            shown = format_value(value, "-" if name.endswith("_per_s") else unit)
             rows.append((item.split, name, shown))
     return make_table("Measured", ("split", "quantity", "value"), rows, numeric=(2,)) if rows else None
 

@@ -24,7 +24,7 @@ from autopeft.export._format import (
 )
 from autopeft.export._grid import configuration_grid, layer_count
 from autopeft.export._result import StudyResult, display_name, environment_values, report_value
-from autopeft.study import SEARCH_SPLIT, Study, Trial, TrialKind, TrialState
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Study, Trial, TrialKind, TrialState
 
 #: Formats a report can be written in.
 REPORT_FORMATS = ("html", "md")
@@ -142,6 +142,8 @@ def _result_blocks(study: Study, result: StudyResult) -> Iterator[Block]:
         yield _difference_table(result)
     if result.confirmed:
         yield _confirmed_table(study, result)
+        if study.spec.secondary:
+            yield _secondary_table(study, result)
 
 
 def _difference_table(result: StudyResult) -> Table:
@@ -179,6 +181,27 @@ def _confirmed_table(study: Study, result: StudyResult) -> Table:
         headers=("trial", "configuration", "parameters", "seeds", "search split", "report split", "95 % interval"),
         rows=tuple(rows),
         numeric=frozenset({0, 2, 3, 4, 5, 6}),
+    )
+
+
+def _secondary_table(study: Study, result: StudyResult) -> Table:
+    """Further objectives and rewards of the confirmed trials; the interval is over seeds, not over examples."""
+    rows = []
+    for row in result.confirmed:
+        found = row.get("secondary") or {}
+        for item in study.spec.secondary:
+            cells = [str(row.get("trial", "")), item.name, item.direction.value]
+            for split in (SEARCH_SPLIT, REPORT_SPLIT):
+                values = (found.get(item.name) or {}).get(split) or {}
+                low, high = (format_value(values.get(end), item.unit) for end in ("low", "high"))
+                cells += [format_value(values.get("mean"), item.unit), f"[{low}, {high}]" if low and high else ""]
+            rows.append(tuple(cells))
+    names = ("search split", "95 % interval", "report split", "95 % interval")
+    return Table(
+        caption="Further objectives and rewards of the confirmed trials, mean over seeds",
+        headers=("trial", "objective", "better", *names),
+        rows=tuple(rows),
+        numeric=frozenset({0, 3, 4, 5, 6}),
     )
 
 
@@ -220,6 +243,7 @@ def _configuration_blocks(study: Study, result: StudyResult) -> Iterator[Block]:
 def _trial_table(study: Study, caption: str, trials: Sequence[Trial]) -> Table:
     metric = study.spec.objectives[0].name
     whole = study.spec.backbone.get("parameters")
+    others = [item for item in study.spec.secondary if item.name not in ("wall_time_s", "peak_memory_bytes")]
     rows = []
     for item in trials:
         costs: Mapping[str, float] = {}
@@ -234,6 +258,7 @@ def _trial_table(study: Study, caption: str, trials: Sequence[Trial]) -> Table:
                 display_name(item),
                 format_score(item.value(metric)),
                 format_score(report_value(study, item, metric)),
+                *(format_value(item.value(other.name), other.unit) for other in others),
                 format_count(item.draft.trainable_parameters),
                 format_share(item.draft.trainable_parameters, whole),
                 format_duration(costs.get("wall_time_s")),
@@ -241,12 +266,10 @@ def _trial_table(study: Study, caption: str, trials: Sequence[Trial]) -> Table:
                 str(item.draft.seed),
             )
         )
-    names = ("trial", "kind", "state", "configuration", f"{metric} (search)", f"{metric} (report)", "parameters")
+    names = ("trial", "kind", "state", "configuration", f"{metric} (search)", f"{metric} (report)")
+    headers = (*names, *(item.name for item in others), "parameters", "share", "wall time", "peak memory", "seed")
     return Table(
-        caption=caption,
-        headers=(*names, "share", "wall time", "peak memory", "seed"),
-        rows=tuple(rows),
-        numeric=frozenset({0, 4, 5, 6, 7, 8, 9, 10}),
+        caption=caption, headers=headers, rows=tuple(rows), numeric=frozenset({0, *range(len(names) - 2, len(headers))})
     )
 
 

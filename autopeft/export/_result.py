@@ -36,7 +36,8 @@ class StudyResult:
         difference: Recommended minus best baseline on the report split: ``metric``, ``mean``, ``low``, ``high`` (95 %
             interval), ``n_seeds``, ``n_examples``; None before the confirmation.
         confirmed: One mapping per confirmed trial: ``trial``, ``seeds``, ``search_mean``, ``report_mean``,
-            ``report_low``, ``report_high``.
+            ``report_low``, ``report_high``; and ``secondary``: by the name of each further objective and reward, by
+            split, ``mean``, ``low``, ``high``.
         is_final: Whether the search has confirmed and summarized these trials.
     """
 

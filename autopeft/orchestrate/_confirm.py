@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 from autopeft.exceptions import TrialConflictError
 from autopeft.objectives import Direction, Objective
 from autopeft.orchestrate._guess import warn_of_chance
-from autopeft.orchestrate._statistics import Array, Interval, Score, difference_interval, score_interval
+from autopeft.orchestrate._statistics import Array, Interval, Score, difference_interval, score_interval, seed_interval
 from autopeft.store import TrialStore
 from autopeft.study import (
     REPORT_SPLIT,
+    SEARCH_SPLIT,
     Study,
     Trial,
     TrialDraft,
@@ -118,7 +120,7 @@ def summarize(study: Study, task: Task) -> dict[str, Any]:
         "best_baseline": None if baseline_trial is None else baseline_trial.number,
         "headline": result if warning is None else f"{warning} {result}",
         "difference": None if difference is None else {"metric": metric, **asdict(difference)},
-        "confirmed": [_confirmed_row(item) for item in confirmed],
+        "confirmed": [_confirmed_row(item, study) for item in confirmed],
     }
 
 
@@ -202,8 +204,15 @@ def _confirmed(study: Study, task: Task, score: Score) -> list[Confirmed]:
     return found
 
 
-def _confirmed_row(item: Confirmed) -> dict[str, Any]:
+def _confirmed_row(item: Confirmed, study: Study) -> dict[str, Any]:
     report = item.report
+    secondary = {
+        objective.name: {
+            split: _over_seeds([repeat.value(objective.name, split) for repeat in item.repeats])
+            for split in (SEARCH_SPLIT, REPORT_SPLIT)
+        }
+        for objective in study.spec.secondary
+    }
     return {
         "trial": item.trial.number,
         "seeds": [repeat.draft.seed for repeat in item.repeats],
@@ -211,4 +220,16 @@ def _confirmed_row(item: Confirmed) -> dict[str, Any]:
         "report_mean": None if report is None else report.mean,
         "report_low": None if report is None else report.low,
         "report_high": None if report is None else report.high,
+        "secondary": secondary,
     }
+
+
+def _over_seeds(values: Sequence[float | None]) -> dict[str, float] | None:
+    """Mean over the seeds that have a value, with its 95 % interval where there are several; None if none has."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    interval = seed_interval(known)
+    if interval is None:
+        return {"mean": known[0]}
+    return dict(zip(("mean", "low", "high"), interval, strict=True))

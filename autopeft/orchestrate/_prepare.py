@@ -97,7 +97,7 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         "seed": settings.seed,
     }
     if found:
-        defining["rewards"] = reward_settings(found)
+        defining["rewards"] = reward_settings(found, task)
     spec = StudySpec(
         name=settings.study or _default_name(settings, defining, fidelity, [item.name for item in objectives]),
         budget_text=settings.budget,

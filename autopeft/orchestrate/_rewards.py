@@ -71,9 +71,17 @@ def _check_language_head(name: str, settings: SearchSettings) -> None:
         raise UsageError(f"reward {name} cannot be measured: {no_language_head(settings.backbone, missing)}")
 
 
-def reward_settings(rewards: Mapping[str, Reward]) -> dict[str, Any]:
+def reward_settings(rewards: Mapping[str, Reward], task: Task) -> dict[str, Any]:
     """What a study's spec says of its rewards: by name, how each is found again and what its values depend on."""
-    return {item.name: {"reference": name, "settings": item.settings()} for name, item in rewards.items()}
+    return {
+        item.name: {
+            "reference": name,
+            "direction": item.direction(task).value,
+            "unit": item.unit,
+            "settings": item.settings(),
+        }
+        for name, item in rewards.items()
+    }
 
 
 def probe_rewards(

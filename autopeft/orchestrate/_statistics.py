@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,24 @@ class Interval:
     @property
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
+
+
+def seed_interval(values: Sequence[float]) -> tuple[float, float, float] | None:
+    """Mean of a quantity over runs with different seeds, and its 95 % interval by Student's t.
+
+    The examples that the quantity was measured on are the same in all runs: their choice is not in the interval.
+
+    Args:
+        values: One per seed.
+
+    Returns:
+        Mean, lower and upper end; None for fewer than two seeds.
+    """
+    if len(values) < 2:
+        return None
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return mean, mean - half, mean + half
 
 
 def score_interval(predictions: Array, targets: Array, score: Score, *, seed: int = 0) -> Interval | None:

@@ -27,8 +27,8 @@ class StudySpec:
         fidelity: Full fidelity of a search trial.
         training: Training settings shared by all trials, JSON-ready: batch size, maximum tokens, precision.
         seed: Seed of the study.
-        rewards: What is measured beside the task's metrics, JSON-ready: by name the ``reference`` it is found by, and
-            its ``settings``.
+        rewards: What is measured beside the task's metrics, JSON-ready: by name the ``reference`` it is found by, its
+            ``direction``, ``unit`` and ``settings``.
         pruner: Key of `autopeft.pruners.PRUNERS`: what stops search trials early.
         confirm_fidelity: Fidelity of confirmations, if the search's is lower; None for the same.
     """
@@ -89,6 +89,18 @@ class StudySpec:
             "confirm_fidelity": None if confirm is None else Fidelity(**confirm),
         }
         return cls(**{**data, **changed})
+
+    @property
+    def secondary(self) -> tuple[Objective, ...]:
+        """What is measured beside the first objective: the others but the parameters, then the recorded rewards."""
+        others = [item for item in self.objectives[1:] if item.name != "trainable_parameters"]
+        names = {item.name for item in self.objectives}
+        others += [
+            Objective(name=name, direction=Direction(item["direction"]), unit=item["unit"])
+            for name, item in self.rewards.items()
+            if name not in names
+        ]
+        return tuple(others)
 
     def differences(self, other: StudySpec) -> list[str]:
         """What differs from another spec, one sentence each: ``"budget: 227131 here, 454263 there"``."""

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from autopeft.cli._tables import front_view, trial_view, trials_table
 from autopeft.study import Study
-from tests.export.studies import STUDIES, failures_only, full_study, hostile_study
+from tests.export.studies import STUDIES, failures_only, full_study, hostile_study, rewarded_study
 
 
 def shown(content: object, width: int = 140) -> str:
@@ -45,6 +45,21 @@ def test_trial_view_has_words_grid_curve_and_environment() -> None:
     assert "Learning curve" in text
     assert "versions.torch" in text
     assert "3.0 GiB" in text
+
+
+def test_further_objectives_and_rewards_have_columns_with_units() -> None:
+    study = rewarded_study()
+    text = shown(trials_table(study, study.trials, "Trials"), 240)
+    header = next(line for line in text.splitlines() if "accuracy" in line).split()
+    assert header[3:8] == ["accuracy", "report", "memorization", "latency_s", "parameters"]
+    line = next(line for line in text.splitlines() if line.lstrip().startswith("3 "))
+    assert line.split()[3:9] == ["0.6100", "0.6080", "0.3050", "4.25", "ms", "3,000"]
+    front = shown(front_view(study, width=240), 240)
+    assert "memorization" in front
+    assert "reference point accuracy" in front
+    results = shown(trial_view(study, study.trials[3]), 240)
+    assert "memorization.auc" in results
+    assert "4.25 ms" in results
 
 
 def test_a_failure_is_shown_with_its_traceback() -> None:

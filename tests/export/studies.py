@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from autopeft.configuration import Configuration, ModuleSpec, Site
+from autopeft.objectives import Direction, Objective
 from autopeft.study import (
     REPORT_SPLIT,
     SEARCH_SPLIT,
@@ -18,7 +20,7 @@ from autopeft.study import (
     TrialKind,
     TrialState,
 )
-from tests.study.builders import FIDELITY, make_spec
+from tests.study.builders import ACCURACY, FIDELITY, make_spec
 
 START = datetime(2026, 11, 21, 10, 0, 0, tzinfo=UTC)
 N_LAYERS = 6
@@ -182,6 +184,38 @@ def full_study(n_search: int = 12) -> Study:
     return Study(spec=make_spec(), trials=tuple(trials), attributes=attributes)
 
 
+def rewarded_study() -> Study:
+    """The full study with memorization as second objective and latency recorded beside it."""
+    full = full_study()
+
+    def rewarded(item: Measurement) -> Measurement:
+        memorization = round(item.metrics["accuracy"] / 2, 4)
+        return replace(
+            item,
+            metrics={**item.metrics, "memorization": memorization, "memorization.auc": 0.5 + memorization / 2},
+            costs={**item.costs, "latency_s": 0.00425, "reward_time_s": 0.5},
+        )
+
+    trials = tuple(replace(item, measurements=tuple(map(rewarded, item.measurements))) for item in full.trials)
+    minimize = Direction.MINIMIZE
+    entry = {"direction": "minimize", "settings": {}}
+    spec = make_spec(
+        objectives=(ACCURACY, Objective(name="memorization", direction=minimize)),
+        rewards={
+            "memorization": {**entry, "reference": "memorization", "unit": ""},
+            "latency_s": {**entry, "reference": "latency_s", "unit": "s"},
+        },
+    )
+    over_seeds = {
+        "memorization": {"search": {"mean": 0.33, "low": 0.31, "high": 0.35}, "report": {"mean": 0.32}},
+        "latency_s": {"search": {"mean": 0.00425, "low": 0.004, "high": 0.0045}, "report": None},
+    }
+    summary = full.attributes["summary"]
+    confirmed = [{**row, "secondary": over_seeds} for row in summary["confirmed"]]
+    attributes = {**full.attributes, "summary": {**summary, "confirmed": confirmed}}
+    return Study(spec=spec, trials=trials, attributes=attributes)
+
+
 def empty_study() -> Study:
     return Study(spec=make_spec(), trials=())
 
@@ -223,6 +257,7 @@ def hostile_study(text: str) -> Study:
 
 STUDIES = {
     "full": full_study,
+    "rewarded": rewarded_study,
     "empty": empty_study,
     "single": single_study,
     "failures": failures_only,

@@ -10,7 +10,7 @@ from autopeft.exceptions import UnknownNameError
 from autopeft.export import render_report
 from autopeft.export._report import Table, build_report
 from autopeft.study import Study, TrialKind
-from tests.export.studies import STUDIES, full_study
+from tests.export.studies import STUDIES, full_study, rewarded_study
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SECTIONS = (
@@ -78,6 +78,20 @@ def test_difference_and_confirmation_stand_with_their_intervals() -> None:
     confirmed = found["Confirmed over seeds: mean accuracy"].rows
     assert confirmed[1][0] == "3"
     assert confirmed[1][3:] == ("2", "0.6180", "0.6080", "[0.5880, 0.6280]")
+
+
+def test_further_objectives_and_rewards_stand_in_every_table_with_their_units() -> None:
+    found = tables(rewarded_study())
+    table = found["All trials, by number"]
+    row = dict(zip(table.headers, table.rows[3], strict=True))
+    assert (row["accuracy (search)"], row["memorization"], row["latency_s"]) == ("0.6100", "0.3050", "4.25 ms")
+    assert table.numeric == frozenset(range(len(table.headers))) - {1, 2, 3}
+    secondary = found["Further objectives and rewards of the confirmed trials, mean over seeds"]
+    assert secondary.rows[-2:] == (
+        ("3", "memorization", "minimize", "0.3300", "[0.3100, 0.3500]", "0.3200", ""),
+        ("3", "latency_s", "minimize", "4.25 ms", "[4 ms, 4.5 ms]", "", ""),
+    )
+    assert not any("Further objectives" in caption for caption in tables(full_study()))
 
 
 def test_confirmation_whose_interval_is_undefined_has_empty_cells() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from autopeft.objectives import COSTS, Direction, Objective
 from autopeft.orchestrate import Interval
 from autopeft.orchestrate._confirm import Confirmed, confirmation_seeds, enqueue_confirmations, headline, summarize
+from autopeft.orchestrate._statistics import seed_interval
 from autopeft.store import MemoryStore
-from autopeft.study import Study, Trial, TrialKind
+from autopeft.study import Measurement, Study, Trial, TrialKind
 from tests.study.builders import make_draft, make_measurement, make_spec, make_trial
 
 N = 400
@@ -155,3 +157,28 @@ def test_the_interval_of_a_score_ends_where_the_metric_does() -> None:
     study = study_with({1: [(0.78, 0.99), (0.78, 1.0)]})
     row = summarize(study, ToyTask())["confirmed"][0]  # type: ignore[arg-type]
     assert row["report_mean"] <= row["report_high"] <= 1.0
+
+
+def test_further_objectives_and_rewards_are_summarized_over_seeds_on_both_splits() -> None:
+    study = study_with({1: [(0.78, 0.7), (0.79, 0.7), (0.8, 0.7)], 2: [(0.7, 0.7)]})
+    minimize = Direction.MINIMIZE
+    spec = replace(
+        study.spec,
+        objectives=(study.spec.objectives[0], Objective(name="memorization", direction=minimize)),
+        rewards={"shine": {"reference": "m:f", "direction": "maximize", "unit": "lm", "settings": {}}},
+    )
+
+    def rewarded(item: Measurement) -> Measurement:
+        shift = 0.0 if item.split == "search" else 0.1
+        return replace(item, metrics={**item.metrics, "memorization": item.metrics["accuracy"] / 2 + shift})
+
+    trials = tuple(replace(item, measurements=tuple(map(rewarded, item.measurements))) for item in study.trials)
+    first, second = summarize(Study(spec=spec, trials=trials), ToyTask())["confirmed"]  # type: ignore[arg-type]
+    search = first["secondary"]["memorization"]["search"]
+    mean, low, high = seed_interval([0.39, 0.395, 0.4]) or (0, 0, 0)
+    assert search == pytest.approx({"mean": mean, "low": low, "high": high})
+    assert first["secondary"]["memorization"]["report"]["mean"] == pytest.approx(0.45)
+    # Recorded, but measured on no trial: missing, not zero.
+    assert first["secondary"]["shine"] == {"search": None, "report": None}
+    # One seed has no interval.
+    assert second["secondary"]["memorization"]["search"] == {"mean": pytest.approx(0.35)}

@@ -103,6 +103,8 @@ def test_study_s_spec_says_what_is_measured_and_how(settings: SearchSettings) ->
     assert set(spec.rewards) == {"memorization", "shine"}
     assert spec.rewards["memorization"] == {
         "reference": "memorization",
+        "direction": "minimize",
+        "unit": "",
         "settings": {"share": 0.4, "max_examples": 1000},
     }
     assert spec.rewards["shine"]["reference"] == "mine.py:shine"
@@ -145,8 +147,13 @@ def test_code_is_run_only_when_it_is_named(settings: SearchSettings, tmp_path: P
 
 def test_reward_settings_are_by_name():
     item = REWARDS["calibration_error"]
-    assert reward_settings({"calibration_error": item}) == {
-        "calibration_error": {"reference": "calibration_error", "settings": {"bins": 15}}
+    assert reward_settings({"calibration_error": item}, toy_task()) == {
+        "calibration_error": {
+            "reference": "calibration_error",
+            "direction": "minimize",
+            "unit": "",
+            "settings": {"bins": 15},
+        }
     }
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from autopeft.orchestrate import difference_interval, score_interval
+from autopeft.orchestrate._statistics import seed_interval
 
 
 def accuracy(predictions: np.ndarray, targets: np.ndarray) -> float | None:
@@ -46,3 +47,15 @@ def test_interval_covers_the_true_difference_about_95_times_in_100() -> None:
 
 def test_a_metric_undefined_for_a_seed_gives_no_interval() -> None:
     assert score_interval(np.zeros((2, 5)), np.zeros(5), lambda p, t: None) is None
+
+
+def test_interval_over_seeds_is_students() -> None:
+    """Oracle: SciPy's interval of a t distribution."""
+    from scipy import stats
+
+    values = [0.30, 0.35, 0.31]
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert seed_interval(values) == pytest.approx((np.mean(values), interval.low, interval.high))
+    assert seed_interval([0.3]) is None
+    assert seed_interval([]) is None
+    assert seed_interval([2.0, 2.0]) == (2.0, 2.0, 2.0)

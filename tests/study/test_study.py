@@ -1,8 +1,9 @@
 import json
 from dataclasses import replace
 
+from autopeft.objectives import COSTS, Direction, Objective
 from autopeft.study import Fidelity, Study, StudySpec, TrialKind, TrialState
-from tests.study.builders import make_spec, make_trial
+from tests.study.builders import ACCURACY, make_spec, make_trial
 
 
 def test_spec_round_trips_through_json() -> None:
@@ -39,3 +40,21 @@ def test_trials_are_filtered_by_kind_and_state() -> None:
     study = Study(spec=make_spec(), trials=trials)
     assert [item.number for item in study.of_kind(TrialKind.SEARCH)] == [1, 2]
     assert [item.number for item in study.of_kind(TrialKind.SEARCH, state=TrialState.COMPLETE)] == [2]
+
+
+def test_rewards_are_part_of_what_defines_a_study_and_may_be_absent() -> None:
+    assert "rewards" not in make_spec().to_dict()
+    entry = {"reference": "memorization", "direction": "minimize", "unit": "", "settings": {"share": 0.3}}
+    spec = make_spec(rewards={"memorization": entry})
+    assert StudySpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    other = make_spec(rewards={"memorization": {**entry, "settings": {"share": 0.2}}})
+    assert spec.differences(other) == ["rewards.memorization.settings.share: 0.3 here, 0.2 there"]
+
+
+def test_secondary_is_all_but_the_first_objective_and_the_parameters() -> None:
+    latency = {"reference": "latency_s", "direction": "minimize", "unit": "s", "settings": {}}
+    wall_time = COSTS["wall_time_s"]
+    objectives = (ACCURACY, COSTS["trainable_parameters"], wall_time)
+    spec = make_spec(objectives=objectives, rewards={"latency_s": latency, "wall_time_s": latency})
+    assert spec.secondary == (wall_time, Objective(name="latency_s", direction=Direction.MINIMIZE, unit="s"))
+    assert make_spec().secondary == ()
