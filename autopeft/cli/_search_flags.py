@@ -53,6 +53,16 @@ SEARCH_FLAGS: dict[str, Any] = {
             "own, else the task's first metric and trainable_parameters.",
         ),
     ],
+    "constraints": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constraint",
+            metavar="BOUND",
+            rich_help_panel=_SPACE,
+            help="What the front must keep, in quotes: 'wall_time_s<=30', 'trainable_parameters<=100k', 'accuracy>=0.6' "
+            "(any metric, cost or recorded reward), or 'export_class=lora,merge'. May be given several times.",
+        ),
+    ],
     "record": Annotated[
         list[str] | None,
         typer.Option(

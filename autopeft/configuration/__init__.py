@@ -16,6 +16,7 @@ from autopeft.configuration._configuration import (
 )
 from autopeft.configuration._dynamics import DYNAMICS_TYPES, DynamicsType, check_dynamics, n_frozen
 from autopeft.configuration._expand import expand
+from autopeft.configuration._known_costs import KNOWN_COSTS, export_class, known_costs
 from autopeft.configuration._option import Option
 from autopeft.configuration._parameter import Condition, Parameter, ParameterKind, Params
 from autopeft.configuration._parse import parse_search_space
@@ -47,6 +48,7 @@ from autopeft.configuration._yaml import SearchSpaceInfo, list_search_spaces, lo
 __all__ = [
     "BLOCK_PARTS",
     "DYNAMICS_TYPES",
+    "KNOWN_COSTS",
     "LINEAR_PARTS",
     "PARTS",
     "PROFILES",
@@ -84,6 +86,8 @@ __all__ = [
     "SizeRule",
     "check_dynamics",
     "expand",
+    "export_class",
+    "known_costs",
     "layer_ranges",
     "list_search_spaces",
     "load_search_space",

@@ -46,6 +46,8 @@ COSTS: dict[str, Objective] = {
     objective.name: objective
     for objective in (
         Objective(name="trainable_parameters", direction=Direction.MINIMIZE, unit="parameters", is_known=True),
+        Objective(name="stored_bytes", direction=Direction.MINIMIZE, unit="bytes", is_known=True),
+        Objective(name="inference_flops_per_token", direction=Direction.MINIMIZE, unit="FLOPs", is_known=True),
         Objective(name="wall_time_s", direction=Direction.MINIMIZE, unit="s"),
         Objective(name="peak_memory_bytes", direction=Direction.MINIMIZE, unit="bytes"),
         Objective(name="examples_per_s", direction=Direction.MAXIMIZE, unit="examples/s"),

@@ -15,6 +15,7 @@ from autopeft.backbones import BackboneDescription, describe_backbone
 from autopeft.configuration import BoundSpace, load_search_space, parse_budget
 from autopeft.exceptions import UnknownNameError
 from autopeft.modules import MODULES
+from autopeft.orchestrate._constraints import resolve_constraints
 from autopeft.orchestrate._rewards import resolve_rewards, reward_settings
 from autopeft.orchestrate._settings import SearchSettings, parse_share
 from autopeft.rewards import RewardPanel
@@ -76,6 +77,7 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
     )
     objectives, found = resolve_rewards(settings, search_space.objectives, task)
     rewards = RewardPanel(tuple(found.values())) if found else None
+    constraints = resolve_constraints(settings.constraints, task, space, () if rewards is None else rewards.names)
     fidelity = _fidelity(settings, task, 0 if rewards is None else rewards.reserve(len(task.train.targets)))
     training = TrainingSettings(
         batch_size=settings.batch_size, max_tokens=settings.max_tokens, precision=settings.precision
@@ -98,10 +100,18 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
     }
     if found:
         defining["rewards"] = reward_settings(found, task)
+    limits = [item.to_dict() for item in constraints]
     spec = StudySpec(
-        name=settings.study or _default_name(settings, defining, fidelity, [item.name for item in objectives]),
+        name=settings.study
+        or _default_name(
+            settings,
+            {**defining, **({"constraints": limits} if limits else {})},
+            fidelity,
+            [item.name for item in objectives],
+        ),
         budget_text=settings.budget,
         objectives=objectives,
+        constraints=constraints,
         fidelity=fidelity,
         **defining,
     )
@@ -171,6 +181,7 @@ _FLAGS = {
     "space": "--space",
     "sampler": "--sampler",
     "objectives": "--objective",
+    "constraints": "--constraint",
     "record": "--record",
     "reward_options": "--reward-option",
     "trials": "--trials",

@@ -23,6 +23,7 @@ class SearchSettings:
         objectives: Names of what is optimised: metrics, costs, rewards, or functions of the user's as
             ``package.module:function`` or ``file.py:function``; empty means the space's own, or else the task's first
             metric and ``trainable_parameters``.
+        constraints: Bounds that the front must keep, as `autopeft.objectives.Constraint.parse` reads them.
         record: Rewards that are measured and stored beside the objectives, named alike.
         reward_options: Options of built-in rewards, by the reward's name and the option's.
         trials: Search trials the study should have in the end, baselines and confirmations not counted, >= 1.
@@ -57,6 +58,7 @@ class SearchSettings:
     objectives: tuple[str, ...] = ()
     record: tuple[str, ...] = ()
     reward_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    constraints: tuple[str, ...] = ()
     trials: int = 16
     time_s: float | None = None
     seeds: int = 3
@@ -129,7 +131,8 @@ _FLAG_NAMES = {
     "text_column": "text_columns",
     "reward_option": "reward_options",
 }
-_TUPLES = ("objectives", "record", "text_columns")
+    "constraint": "constraints",
+_TUPLES = ("objectives", "constraints", "record", "text_columns")
 _INTEGERS = (
     "trials",
     "seeds",

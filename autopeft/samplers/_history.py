@@ -9,9 +9,9 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from autopeft.configuration import Configuration, OptionValue
+from autopeft.configuration import KNOWN_COSTS, Configuration, OptionValue
 from autopeft.objectives import Constraint, Objective, to_maximization
-from autopeft.samplers._known import KNOWN_COSTS, measured_objectives
+from autopeft.samplers._known import measured_objectives
 from autopeft.samplers._rungs import RungGains
 from autopeft.study import Fidelity, Trial, TrialKind, TrialState
 

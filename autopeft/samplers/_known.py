@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from autopeft.configuration import BoundSpace, Configuration
+from autopeft.configuration import KNOWN_COSTS, BoundSpace, Configuration
 from autopeft.objectives import Direction, Objective
 
 Array = npt.NDArray[np.float64]
-
-#: (configuration, space) -> natural value >= 0 of a cost that is exact before training.
-KNOWN_COSTS: dict[str, Callable[[Configuration, BoundSpace], float]] = {
-    "trainable_parameters": lambda configuration, space: float(space.parameter_count(configuration)),
-}
 
 
 class Configured(Protocol):
@@ -73,7 +68,7 @@ def known_cost(name: str, item: Configured, space: BoundSpace) -> float:
     """Natural value of a known cost; what is already counted is not counted again."""
     if name == "trainable_parameters":
         return float(item.trainable_parameters)
-    return KNOWN_COSTS[name](item.configuration, space)
+    return KNOWN_COSTS[name](item.configuration, space.shapes, space.module_types)
 
 
 def logarithm(value: float, objective: Objective) -> float:

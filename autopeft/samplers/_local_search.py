@@ -13,12 +13,12 @@ Array = npt.NDArray[np.float64]
 Score = Callable[[Sequence[Point]], Array]
 
 #: Uniform draws in the pool.
-_N_DRAWS = 256
+_N_DRAWS = 160
 #: Incumbents whose neighbours join the pool.
-_MAX_INCUMBENTS = 8
+_MAX_INCUMBENTS = 6
 #: Best points of the pool from which the search climbs, and how often each may step.
-_N_STARTS = 4
-_MAX_STEPS = 8
+_N_STARTS = 3
+_MAX_STEPS = 6
 
 
 def maximize(

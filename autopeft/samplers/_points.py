@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autopeft.configuration import BoundSpace, Configuration, OptionValue
+from autopeft.configuration import KNOWN_COSTS, BoundSpace, Configuration, OptionValue, export_class
 from autopeft.exceptions import InfeasibleError
 from autopeft.objectives import EXPORT_CLASS, Constraint
-from autopeft.samplers._known import KNOWN_COSTS, known_cost
+from autopeft.samplers._known import known_cost
 from autopeft.samplers._values import FEW, exchanges, grid, random_value
 
 Params = dict[str, OptionValue]
@@ -193,9 +193,7 @@ class PointSource:
         return constraint.allows(known_cost(constraint.name, point, self.space))
 
     def _export_classes(self, configuration: Configuration) -> set[str]:
-        # A type that does not say can be exported as our own peft type only.
-        types = [self.space.module_types[name] for name in configuration.module_types]
-        return {str(getattr(item, "export_class", "own")) for item in types}
+        return {export_class(name, self.space.module_types) for name in configuration.module_types}
 
     def _assignments(self, params: Params, values: Mapping[str, list[OptionValue]]) -> Iterator[Params]:
         """Every complete assignment that extends this one, depth first."""

@@ -35,16 +35,17 @@ class LengthScalePrior(Protocol):
 class DimensionScaled:
     """Log-normal length scales that grow with the square root of the dimension: every dimension matters a little.
 
-    log l ~ N(mu + log(d) / 2, s^2), as BoTorch's default (Hvarfner et al., "Vanilla Bayesian optimization performs
-    great in high dimensions", arXiv 2402.02229).
+    log l ~ N(mu + log(d) / 2, s^2) (Hvarfner et al., "Vanilla Bayesian optimization performs great in high dimensions",
+    arXiv 2402.02229, with mu = sqrt(2) and s = sqrt(3)). Shorter and less spread here: on configurations trained on
+    SST-2, half of them unseen, their ranks correlated with the predictions at 0.62 instead of 0.58.
 
     Args:
         location: mu.
         spread: s.
     """
 
-    location: float = math.sqrt(2)
-    spread: float = math.sqrt(3)
+    location: float = 0.5
+    spread: float = 1.0
     name: str = "dimension_scaled"
 
     def start(self, n_dimensions: int) -> float:
@@ -63,13 +64,13 @@ class SparseAxes:
 
     rho = 1 / l^2 ~ HalfCauchy(tau), the sparse axis-aligned subspace prior of Eriksson and Jankowiak,
     "High-dimensional Bayesian optimization with sparse axis-aligned subspaces" (arXiv 2103.00349), by maximum a
-    posteriori at a fixed global scale.
+    posteriori at a fixed global scale. Of 0.01, 0.1, 1 and 3 the predictions of trained configurations were best at 1.
 
     Args:
         tau: Global scale; smaller is sparser.
     """
 
-    tau: float = 0.1
+    tau: float = 1.0
     name: str = "sparse_axes"
 
     def start(self, n_dimensions: int) -> float:

@@ -17,9 +17,22 @@ def quality(study: Study, trial: Trial) -> float | None:
     return None if value is None else float(to_maximization([[value]], [objective])[0, 0])
 
 
+def keeps_constraints(study: Study, trial: Trial) -> bool:
+    """Whether a trial is known to keep every constraint of the study: what was not measured is not known to.
+
+    How a configuration can be exported is a matter of what is proposed, and not looked at here.
+    """
+    bounds = [item for item in study.spec.constraints if not item.allowed]
+    return all((value := trial.value(item.name)) is not None and item.allows(value) for item in bounds)
+
+
 def within_budget(study: Study, trials: Iterable[Trial]) -> tuple[Trial, ...]:
-    """Those that obey the parameter budget."""
-    return tuple(item for item in trials if item.draft.trainable_parameters <= study.spec.budget)
+    """Those that obey the parameter budget and the constraints."""
+    return tuple(
+        item
+        for item in trials
+        if item.draft.trainable_parameters <= study.spec.budget and keeps_constraints(study, item)
+    )
 
 
 def _ranked(study: Study, trials: Iterable[Trial]) -> list[Trial]:
@@ -46,8 +59,9 @@ def best_baseline(study: Study) -> Trial | None:
 
 
 def search_front(study: Study) -> Front:
-    """The front of the search trials, baselines not included."""
-    return Front.of(study.of_kind(TrialKind.SEARCH), study.spec.objectives)
+    """The front of the search trials that keep the constraints, baselines not included."""
+    searched = study.of_kind(TrialKind.SEARCH)
+    return Front.of((item for item in searched if keeps_constraints(study, item)), study.spec.objectives)
 
 
 def to_confirm(study: Study, top: int) -> tuple[Trial, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autopeft.objectives import Direction, Objective
+from autopeft.objectives import Constraint, Direction, Objective
 from autopeft.study._measurement import Fidelity
 from autopeft.study._trial import Trial, TrialKind, TrialState
 
@@ -31,6 +31,7 @@ class StudySpec:
             ``direction``, ``unit`` and ``settings``.
         pruner: Key of `autopeft.pruners.PRUNERS`: what stops search trials early.
         confirm_fidelity: Fidelity of confirmations, if the search's is lower; None for the same.
+        constraints: What the front and the recommendation must keep, at most one per name.
     """
 
     name: str
@@ -47,10 +48,11 @@ class StudySpec:
     rewards: Mapping[str, Any] = field(default_factory=dict)
     pruner: str = "none"
     confirm_fidelity: Fidelity | None = None
+    constraints: tuple[Constraint, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; `from_dict` is its inverse."""
-        data = {
+        data: dict[str, Any] = {
             "name": self.name,
             "task": dict(self.task),
             "backbone": dict(self.backbone),
@@ -73,8 +75,12 @@ class StudySpec:
             "pruner": self.pruner,
             "confirm_fidelity": None if self.confirm_fidelity is None else self.confirm_fidelity.to_dict(),
         }
-        # Left out where there are none: settings from before there were rewards stay what they are.
-        return {**data, "rewards": dict(self.rewards)} if self.rewards else data
+        # Left out where there are none: settings from before there were such things stay what they are.
+        if self.rewards:
+            data["rewards"] = dict(self.rewards)
+        if self.constraints:
+            data["constraints"] = [item.to_dict() for item in self.constraints]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudySpec:
@@ -87,6 +93,7 @@ class StudySpec:
             "objectives": objectives,
             "fidelity": Fidelity(**data["fidelity"]),
             "confirm_fidelity": None if confirm is None else Fidelity(**confirm),
+            "constraints": tuple(Constraint.from_dict(item) for item in data.get("constraints", ())),
         }
         return cls(**{**data, **changed})
 

@@ -27,6 +27,7 @@ def make_outcome(
     peak_memory_bytes: int | None,
     environment: Mapping[str, Any],
     state: dict[str, Tensor] | None,
+    known_costs: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Collect what a run showed.
 
@@ -42,6 +43,7 @@ def make_outcome(
         peak_memory_bytes: Of the cohort; None if not measured.
         environment: Where the numbers come from.
         state: Trained tensors to keep; None keeps none.
+        known_costs: Closed forms of the configuration that stand among the costs.
     """
     curve = tuple(candidate.curve)
     if candidate.failure is not None:
@@ -53,7 +55,7 @@ def make_outcome(
         "fidelity": candidate.job.fidelity,
         "rung": rung,
         "seed": candidate.job.seed,
-        "costs": _costs(candidate, larger(candidate.peak_memory_bytes, peak_memory_bytes)),
+        "costs": {**_costs(candidate, larger(candidate.peak_memory_bytes, peak_memory_bytes)), **(known_costs or {})},
         "environment": dict(environment),
         "curve": curve,
     }

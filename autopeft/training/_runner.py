@@ -16,7 +16,7 @@ from torch import Tensor
 
 import autopeft
 from autopeft.backbones import Backbone
-from autopeft.configuration import Configuration
+from autopeft.configuration import Configuration, known_costs
 from autopeft.exceptions import OutOfMemoryError, UsageError
 from autopeft.modules import Injection, inject
 from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Failure, Fidelity
@@ -327,6 +327,7 @@ class TrialRunner:
                     report_logits=report.get(k),
                     scale=setup.cohort.scale,
                     peak_memory_bytes=peak,
+                    known_costs=self._known_costs(candidate.job.configuration),
                     environment=facts,
                     state=setup.injection.state_dict(k) if call.keep_state else None,
                 )
@@ -338,6 +339,11 @@ class TrialRunner:
         return [
             with_rewards(outcome, self.rewards, functools.partial(self._trained, setup, k))
             for k, outcome in enumerate(outcomes)
+    def _known_costs(self, configuration: Configuration) -> dict[str, float]:
+        """Beside the parameters, which every trial has anyway."""
+        found = known_costs(configuration, self.backbone.shapes, MODULES)
+        return {name: value for name, value in found.items() if name != "trainable_parameters"}
+
         ]
 
     def _trained(self, setup: _Setup, k: int, split: str) -> TrainedCandidate:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from autopeft.configuration import KNOWN_COSTS
 from autopeft.objectives import Direction, Objective
 from autopeft.samplers._known import (
-    KNOWN_COSTS,
     KnownCosts,
     exact_objectives,
     known_cost,
@@ -36,7 +36,9 @@ def test_costs_are_logarithms_with_a_sign() -> None:
 @pytest.mark.parametrize("name", sorted(KNOWN_COSTS))
 def test_what_a_trial_says_is_what_the_closed_form_says(name: str) -> None:
     for point in PointSource(SPACE).draw(np.random.default_rng(0), 5, ()):
-        assert known_cost(name, point, SPACE) == KNOWN_COSTS[name](point.configuration, SPACE)
+        assert known_cost(name, point, SPACE) == KNOWN_COSTS[name](
+            point.configuration, SPACE.shapes, SPACE.module_types
+        )
 
 
 def test_values_stand_in_the_order_of_the_exact_objectives() -> None:

@@ -25,15 +25,14 @@ def test_gradients_are_finite_differences(prior: LengthScalePrior) -> None:
 
 
 def test_length_scales_are_log_normal_and_grow_with_the_dimension() -> None:
+    prior = DimensionScaled(location=math.sqrt(2), spread=math.sqrt(3))
     center = math.sqrt(2) + 0.5 * math.log(4)
     expected = stats.lognorm(s=math.sqrt(3), scale=math.exp(center)).logpdf(SCALES).sum()
     other = stats.lognorm(s=math.sqrt(3), scale=math.exp(center)).logpdf(2 * SCALES).sum()
-    assert density(DimensionScaled(), 2 * SCALES) - density(DimensionScaled(), SCALES) == pytest.approx(
-        other - expected
-    )
+    assert density(prior, 2 * SCALES) - density(prior, SCALES) == pytest.approx(other - expected)
     # the start is the mode
-    start = DimensionScaled().start(4)
-    assert float(DimensionScaled().log_density(torch.full((4,), start))[1].abs().max()) == pytest.approx(0, abs=1e-6)
+    start = prior.start(4)
+    assert float(prior.log_density(torch.full((4,), start))[1].abs().max()) == pytest.approx(0, abs=1e-6)
 
 
 def test_inverse_squared_length_scales_are_half_cauchy() -> None:

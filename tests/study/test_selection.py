@@ -1,12 +1,13 @@
 from dataclasses import replace
 
-from autopeft.objectives import COSTS, Direction, Objective
+from autopeft.objectives import COSTS, Constraint, Direction, Objective
 from autopeft.study import (
     Study,
     TrialKind,
     best_baseline,
     best_of,
     best_within_budget,
+    keeps_constraints,
     quality,
     search_front,
     to_confirm,
@@ -64,3 +65,23 @@ def test_of_equally_good_members_the_smallest_is_confirmed_first() -> None:
     study = Study(spec=make_spec(objectives=objectives), trials=(replace(fast, measurements=(measurement,)), slow))
     assert numbers(search_front(study).trials) == [0, 1]
     assert numbers(to_confirm(study, 1)) == [1]
+
+
+def test_constraints_bound_the_front_the_recommendation_and_the_baseline() -> None:
+    study = replace(STUDY, spec=replace(STUDY.spec, constraints=(Constraint.parse("trainable_parameters<=1200"),)))
+    assert numbers(search_front(study).trials) == [2]
+    assert best_within_budget(study) is TRIALS[2]
+    study = replace(STUDY, spec=replace(STUDY.spec, constraints=(Constraint.parse("accuracy>=0.78"),)))
+    assert numbers(search_front(study).trials) == [4]
+    assert best_baseline(study) is None
+
+
+def test_what_was_not_measured_is_not_known_to_keep_a_constraint() -> None:
+    study = replace(STUDY, spec=replace(STUDY.spec, constraints=(Constraint.parse("peak_memory_bytes<=1G"),)))
+    assert not keeps_constraints(study, TRIALS[2])
+    assert search_front(study).trials == ()
+
+
+def test_export_classes_are_a_matter_of_what_is_proposed() -> None:
+    study = replace(STUDY, spec=replace(STUDY.spec, constraints=(Constraint.parse("export_class=native"),)))
+    assert numbers(search_front(study).trials) == [2, 4]

@@ -1,7 +1,7 @@
 import json
 from dataclasses import replace
 
-from autopeft.objectives import COSTS, Direction, Objective
+from autopeft.objectives import COSTS, Constraint, Direction, Objective
 from autopeft.study import Fidelity, Study, StudySpec, TrialKind, TrialState
 from tests.study.builders import ACCURACY, make_spec, make_trial
 
@@ -25,6 +25,13 @@ def test_spec_of_an_older_version_has_no_pruner_and_confirms_at_its_own_fidelity
         "confirm_fidelity.train_examples: None here, 900 there",
         "pruner: 'none' here, 'pareto' there",
     ]
+
+
+def test_constraints_are_part_of_what_defines_a_study() -> None:
+    assert "constraints" not in make_spec().to_dict()  # settings from before there were constraints stay what they are
+    bounded = make_spec(constraints=(Constraint.parse("wall_time_s<=30"), Constraint.parse("export_class=lora")))
+    assert StudySpec.from_dict(json.loads(json.dumps(bounded.to_dict()))) == bounded
+    assert make_spec().differences(bounded) != []
 
 
 def test_differences_name_the_key_and_both_values() -> None:

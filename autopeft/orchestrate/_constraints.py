@@ -1,0 +1,59 @@
+"""From what a user writes behind --constraint to bounds that can be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autopeft.configuration import BoundSpace, export_class
+from autopeft.exceptions import UsageError
+from autopeft.objectives import COSTS, EXPORT_CLASS, QUALITY, Constraint, merge_constraints
+from autopeft.tasks import Task
+
+
+def resolve_constraints(
+    texts: Sequence[str], task: Task, space: BoundSpace, rewards: Sequence[str]
+) -> tuple[Constraint, ...]:
+    """Read constraints and refuse what nothing can keep.
+
+    Args:
+        texts: As `Constraint.parse` reads them; ``"quality"`` stands for the task's primary metric.
+        task: Its metrics can be bounded.
+        space: What is searched.
+        rewards: Names of what is measured beside the task's metrics; these can be bounded, too.
+
+    Returns:
+        One constraint per name, sorted by name.
+
+    Raises:
+        UsageError: If a name is unknown or not measured, two constraints contradict each other, or no module family of
+            the space can be exported as demanded.
+    """
+    found = [Constraint.parse(text) for text in texts]
+    named = [
+        Constraint(name=task.primary_metric, lower=item.lower, upper=item.upper) if item.name == QUALITY else item
+        for item in found
+    ]
+    merged = merge_constraints(named, [*task.metrics, *COSTS, *rewards, EXPORT_CLASS, QUALITY])
+    for item in merged:
+        _check(item, space)
+    return merged
+
+
+def _check(constraint: Constraint, space: BoundSpace) -> None:
+    if constraint.name == EXPORT_CLASS:
+        classes = {export_class(name, space.module_types) for name in space.type_names}
+        if not classes & set(constraint.allowed):
+            raise UsageError(
+                f"no module family of search space {space.space.name} keeps {constraint}: its export classes are "
+                f"{', '.join(sorted(classes))}."
+            )
+    if constraint.name == "trainable_parameters" and constraint.upper is not None:
+        least = space.parameter_count(space.smallest())
+        if constraint.upper < least:
+            raise UsageError(
+                f"nothing keeps {constraint}: the smallest configuration of search space {space.space.name} has "
+                f"{least:,} parameters."
+            )
+    lower = constraint.lower if constraint.name == "trainable_parameters" else None
+    if lower is not None and space.budget is not None and lower > space.budget:
+        raise UsageError(f"{constraint} and the budget of {space.budget:,} parameters contradict each other.")
