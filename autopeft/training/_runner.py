@@ -18,7 +18,7 @@ import autopeft
 from autopeft.backbones import Backbone
 from autopeft.configuration import Configuration, known_costs
 from autopeft.exceptions import OutOfMemoryError, UsageError
-from autopeft.modules import Injection, inject
+from autopeft.modules import MODULES, Injection, inject
 from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Failure, Fidelity
 from autopeft.training._after import with_rewards
 from autopeft.training._attention import fast_attention
