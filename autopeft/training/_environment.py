@@ -22,7 +22,7 @@ def environment(*, device: torch.device, dtype: torch.dtype, backbone_hash: str,
         task_hash: Content hash of the task.
     """
     return {
-        **_versions(),
+        **versions(),
         "device": device_name(device),
         "precision": str(dtype).removeprefix("torch."),
         "backbone_hash": backbone_hash,
@@ -31,7 +31,8 @@ def environment(*, device: torch.device, dtype: torch.dtype, backbone_hash: str,
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of what numbers depend on, by name."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in ("autopeft", "torch", "transformers", "tokenizers", "numpy"):
         try:

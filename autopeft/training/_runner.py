@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-import autopeft
 from autopeft.backbones import Backbone
 from autopeft.configuration import Configuration, known_costs
 from autopeft.exceptions import OutOfMemoryError, UsageError
@@ -30,7 +28,7 @@ from autopeft.training._cohort import Candidate, Cohort, KeepCheckpoint
 from autopeft.training._cohort_size import MAX_COHORT, choose_cohort_size
 from autopeft.training._costs import PeakMemory
 from autopeft.training._data import SplitData, TaskData
-from autopeft.training._environment import environment
+from autopeft.training._environment import environment, versions
 from autopeft.training._first_token import first_token_only
 from autopeft.training._forward import CohortForward
 from autopeft.training._hidden_states import DISK_CAP_BYTES, HiddenStateStore, StoredStates
@@ -240,7 +238,7 @@ class TrialRunner:
         """What a run's numbers depend on."""
         backbone = self.backbone
         return content_key(
-            autopeft.__version__, torch.__version__, backbone.device.type, backbone.dtype, backbone.content_hash,
+            sorted(versions().items()), backbone.device.type, backbone.dtype, backbone.content_hash,
             self.task.content_hash, sorted(self.settings.to_dict().items()), job.configuration.fingerprint, job.seed,
             job.fidelity,
         )  # fmt: skip
@@ -327,9 +325,9 @@ class TrialRunner:
                     report_logits=report.get(k),
                     scale=setup.cohort.scale,
                     peak_memory_bytes=peak,
-                    known_costs=self._known_costs(candidate.job.configuration),
                     environment=facts,
                     state=setup.injection.state_dict(k) if call.keep_state else None,
+                    known_costs=self._known_costs(candidate.job.configuration),
                 )
                 for k, candidate in enumerate(candidates)
             ]
@@ -339,12 +337,12 @@ class TrialRunner:
         return [
             with_rewards(outcome, self.rewards, functools.partial(self._trained, setup, k))
             for k, outcome in enumerate(outcomes)
+        ]
+
     def _known_costs(self, configuration: Configuration) -> dict[str, float]:
         """Beside the parameters, which every trial has anyway."""
         found = known_costs(configuration, self.backbone.shapes, MODULES)
         return {name: value for name, value in found.items() if name != "trainable_parameters"}
-
-        ]
 
     def _trained(self, setup: _Setup, k: int, split: str) -> TrainedCandidate:
         job = setup.cohort.candidates[k].job
