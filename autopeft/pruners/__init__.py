@@ -3,7 +3,7 @@
 from autopeft.pruners._base import Decision, Pruner, Reason
 from autopeft.pruners._calibration import RankCorrelation, rank_correlation
 from autopeft.pruners._registry import PRUNERS, PrunerFactory, make_pruner
-from autopeft.pruners._report import PRUNING_NOTE, pruning_report, rung_correlations
+from autopeft.pruners._report import PRUNING_NOTE, describe_pruning, pruning_report, rung_correlations
 from autopeft.pruners._revive import to_continue
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "PrunerFactory",
     "RankCorrelation",
     "Reason",
+    "describe_pruning",
     "make_pruner",
     "pruning_report",
     "rank_correlation",

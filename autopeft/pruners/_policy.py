@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autopeft.objectives import Objective
+from autopeft.objectives import Constraint, Objective
 from autopeft.pruners._base import Decision, Reason
 from autopeft.pruners._calibration import MIN_RANKED, rank_correlation
 from autopeft.pruners._rules import Rule
-from autopeft.pruners._values import RungTable
+from autopeft.pruners._values import KnownCost, RungTable, measured_cost
 from autopeft.study import Fidelity, Trial, TrialKind
 
 
@@ -51,6 +51,8 @@ class CautiousPruner:
         fidelity: Of its search trials.
         rungs: Steps before the run's end, ascending.
         caution: When it may stop trials.
+        constraints: Of the study.
+        known: Tells costs that are known before training.
     """
 
     name: str
@@ -59,6 +61,8 @@ class CautiousPruner:
     fidelity: Fidelity
     rungs: tuple[int, ...]
     caution: Caution = Caution()
+    constraints: tuple[Constraint, ...] = ()
+    known: KnownCost = measured_cost
 
     def decide(self, trials: Sequence[Trial], numbers: Sequence[int]) -> list[Decision]:
         found = {item.number: item for item in trials}
@@ -66,7 +70,14 @@ class CautiousPruner:
 
         def at(step: int) -> tuple[RungTable, Decision | None]:
             if step not in tables:
-                table = RungTable.of(trials, step=step, objectives=self.objectives, fidelity=self.fidelity)
+                table = RungTable.of(
+                    trials,
+                    step=step,
+                    objectives=self.objectives,
+                    fidelity=self.fidelity,
+                    constraints=self.constraints,
+                    known=self.known,
+                )
                 tables[step] = table, self._held_back(table)
             return tables[step]
 

@@ -12,7 +12,7 @@ from autopeft.objectives import Objective, hypervolume, to_maximization
 from autopeft.pruners._calibration import rank_correlation
 from autopeft.pruners._policy import Caution
 from autopeft.pruners._values import RungTable
-from autopeft.study import Fidelity, Front, Study, Trial, TrialKind, TrialState
+from autopeft.study import Fidelity, Front, Study, Trial, TrialKind, TrialState, search_front
 
 #: Trial note in which its decisions stand: ``{"decisions": [Decision.to_dict(), ...]}``.
 PRUNING_NOTE = "pruning"
@@ -103,7 +103,7 @@ def pruning_report(study: Study, *, rungs: Sequence[int], n_steps: int) -> dict[
         "steps_saved": steps_saved,
         "time_saved_s": sum(time for item in pruned if (time := _time_saved_s(item)) is not None),
         "share_saved": steps_saved / (n_steps * len(ended)) if ended else 0.0,
-        "lost": _lost(searched, spec.objectives, len(pruned)),
+        "lost": _lost(study, len(pruned)),
     }
 
 
@@ -114,7 +114,7 @@ def _time_saved_s(trial: Trial) -> float | None:
     return None if rung is None or spent is None else spent / rung.step * (rung.n_steps - rung.step)
 
 
-def _lost(searched: Sequence[Trial], objectives: Sequence[Objective], n_pruned: int) -> dict[str, Any]:
+def _lost(study: Study, n_pruned: int) -> dict[str, Any]:
     """What stopping may have cost.
 
     Returns:
@@ -122,8 +122,9 @@ def _lost(searched: Sequence[Trial], objectives: Sequence[Objective], n_pruned: 
         None without controls; ``members``, the front members that the stopped trials are expected to have cost; and
         ``hypervolume_share``, the share of the front's hypervolume that the controls alone hold.
     """
-    controls = [item for item in searched if item.state is TrialState.COMPLETE and _rule_stopped(item)]
-    front = Front.of(searched, objectives)
+    completed = study.of_kind(TrialKind.SEARCH, state=TrialState.COMPLETE)
+    controls = [item for item in completed if _rule_stopped(item)]
+    front = search_front(study)
     members = {item.number for item in front.trials}
     n, k = len(controls), sum(item.number in members for item in controls)
     if not n:
@@ -165,3 +166,39 @@ def _rule_stopped(trial: Trial) -> bool:
 
 def _was_stopped(trial: Trial) -> bool:
     return any(item.rung is not None for item in trial.measurements)
+
+
+def describe_pruning(report: Mapping[str, Any]) -> list[str]:
+    """A `pruning_report` in sentences, for people."""
+    lines = []
+    for row in report["correlations"]:
+        interval = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
+        tau = "not yet measured" if row["tau"] is None else f"Kendall's tau {row['tau']:.2f}{interval}"
+        lines.append(
+            f"Rung after {row['step']} of {report['n_steps']} steps: {row['objective']} ranks {row['n']} completed "
+            f"trials as their end does: {tau}; {_USE[row['use']]}."
+        )
+    n_pruned = report["n_pruned"]
+    if not n_pruned:
+        return [*lines, f"Pruner {report['pruner']} stopped no trial."]
+    lines.append(
+        f"Pruner {report['pruner']} stopped {n_pruned} trials early ({report['n_continued']} others were continued), "
+        f"which saved {100 * report['share_saved']:.0f} % of the search's training, {report['time_saved_s']:.0f} s."
+    )
+    lost = report["lost"]
+    if not lost["n_controls"]:
+        return [*lines, "What that may have cost is not known: no trial that the rule would have stopped ran on."]
+    lines.append(
+        f"Of {lost['n_controls']} trials that it would have stopped, and that ran on to measure this, "
+        f"{lost['n_on_front']} ended on the front: {100 * lost['share']:.0f} % "
+        f"[{100 * lost['low']:.0f}, {100 * lost['high']:.0f}], so about {lost['members']:.1f} members of the front "
+        "were lost."
+    )
+    return lines
+
+
+_USE = {
+    "used": "it is used",
+    "not yet known": "nothing is stopped there before enough trials have come to their end",
+    "too low": "that is too low, and nothing is stopped there",
+}

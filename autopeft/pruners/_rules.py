@@ -39,7 +39,8 @@ class ParetoRule:
     A trial's ceiling is a one-sided prediction interval of each measured objective at its end, from the completed
     trials (`Ceiling`): the noise of the rung, and what trials gain after it, are in its width. It stops if a completed
     trial that costs no more, and is ahead at this rung too, ended above the ceiling in every measured objective. So a
-    cheap trial is compared with cheap ones alone, and nobody is stopped for a better but dearer one.
+    cheap trial is compared with cheap ones alone, and nobody is stopped for a better but dearer one, nor for one that
+    breaks a constraint.
 
     Args:
         risk: Share of trials that may end above their ceiling, in (0, 0.5).
@@ -57,7 +58,7 @@ class ParetoRule:
             ]
         )
         ahead = (table.here[:, measured] >= table.here[row, measured]).all(axis=1)
-        rivals = done & table.no_dearer(row) & ahead
+        rivals = done & table.is_allowed & table.no_dearer(row) & ahead
         above = np.zeros(len(rivals), dtype=np.bool_)
         above[rivals] = (table.end[np.ix_(rivals, measured)] > ceiling).all(axis=1)
         best = _natural(table, measured, ceiling)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from autopeft.objectives import Objective, non_dominated_mask, to_maximization
+from autopeft.objectives import Constraint, Objective, non_dominated_mask, to_maximization
 from autopeft.pruners._ranking import rank
 from autopeft.study import Fidelity, Trial, TrialKind, TrialState
 
 Array = npt.NDArray[np.float64]
 
 
-def exact_objectives(objectives: Sequence[Objective]) -> list[bool]:
-    """Which objectives are known before training: those that a trial has without a measurement."""
-    return [item.is_known and item.name == "trainable_parameters" for item in objectives]
+#: (trial, name of a cost that is known before training) -> its natural value; None if nobody can tell.
+KnownCost = Callable[[Trial, str], float | None]
+
+
+def measured_cost(trial: Trial, name: str) -> float | None:
+    """A known cost as far as the trial itself tells: the number of parameters always, others once it is measured."""
+    return trial.value(name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +35,7 @@ class RungTable:
         numbers: Of the trials (n,).
         here: All-maximise values at the rung (n x m), those of costs that are known before training included.
         end: The same at the end of the run (n x m); NaN in rows of trials that have not come to it.
+        is_allowed: Whether a trial that has come to its end keeps the constraints; False for all others (n,).
     """
 
     step: int
@@ -38,13 +43,21 @@ class RungTable:
     numbers: tuple[int, ...]
     here: Array
     end: Array
+    is_allowed: npt.NDArray[np.bool_]
 
     @classmethod
     def of(
-        cls, trials: Sequence[Trial], *, step: int, objectives: Sequence[Objective], fidelity: Fidelity
+        cls,
+        trials: Sequence[Trial],
+        *,
+        step: int,
+        objectives: Sequence[Objective],
+        fidelity: Fidelity,
+        constraints: Sequence[Constraint] = (),
+        known: KnownCost = measured_cost,
     ) -> RungTable:
         """Read the trials; failed ones teach nothing."""
-        numbers, here, end = [], [], []
+        numbers, here, end, allowed = [], [], [], []
         for trial in sorted(trials, key=lambda item: item.number):
             if (
                 trial.kind is not TrialKind.SEARCH
@@ -52,11 +65,12 @@ class RungTable:
                 or trial.draft.fidelity != fidelity
             ):
                 continue
-            values = natural_values(trial, objectives, step)
+            values = natural_values(trial, objectives, step, known)
             if values is None:
                 continue
             numbers.append(trial.number)
             here.append(values)
+            allowed.append(trial.state is TrialState.COMPLETE and _keeps(trial, constraints))
             final = [trial.value(item.name) for item in objectives] if trial.state is TrialState.COMPLETE else [None]
             is_known = None not in final
             end.append([np.nan if value is None else value for value in final] if is_known else [np.nan] * len(values))
@@ -67,12 +81,13 @@ class RungTable:
             numbers=tuple(numbers),
             here=to_maximization(np.array(here, dtype=np.float64).reshape(shape), objectives),
             end=to_maximization(np.array(end, dtype=np.float64).reshape(shape), objectives),
+            is_allowed=np.array(allowed, dtype=np.bool_),
         )
 
     @cached_property
     def is_exact(self) -> npt.NDArray[np.bool_]:
         """Which columns are known before training (m,)."""
-        return np.array(exact_objectives(self.objectives), dtype=np.bool_)
+        return np.array([item.is_known for item in self.objectives], dtype=np.bool_)
 
     @cached_property
     def is_complete(self) -> npt.NDArray[np.bool_]:
@@ -115,19 +130,27 @@ class RungTable:
         return np.asarray(found, dtype=np.bool_)
 
 
-def natural_values(trial: Trial, objectives: Sequence[Objective], step: int) -> list[float] | None:
+def natural_values(
+    trial: Trial, objectives: Sequence[Objective], step: int, known: KnownCost = measured_cost
+) -> list[float] | None:
     """Natural values of a trial at a step; None if it has no such point, or an objective is not measured there."""
     point = trial.point(step)
     if point is None:
         return None
     values = []
-    for item, is_exact in zip(objectives, exact_objectives(objectives), strict=True):
+    for item in objectives:
         found = point.metrics.get(item.name)
-        if is_exact:
-            found = float(trial.draft.trainable_parameters)
+        if item.is_known:
+            found = known(trial, item.name)
         elif item.name == "wall_time_s":
             found = point.wall_time_s
         if found is None:
             return None
         values.append(found)
     return values
+
+
+def _keeps(trial: Trial, constraints: Sequence[Constraint]) -> bool:
+    """Whether a trial is known to keep every bound; how it can be exported is a matter of what is proposed."""
+    bounds = [item for item in constraints if not item.allowed]
+    return all((value := trial.value(item.name)) is not None and item.allows(value) for item in bounds)

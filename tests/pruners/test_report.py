@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autopeft.pruners import PRUNING_NOTE, pruning_report, rung_correlations
+from autopeft.pruners import PRUNING_NOTE, describe_pruning, pruning_report, rung_correlations
 from autopeft.study import Front, Study, TrialState
 from tests.pruners.simulated import (
     FIDELITY,
@@ -139,3 +139,25 @@ def test_correlations_name_the_rungs_that_are_not_used() -> None:
     assert use(trials[:3]) == use([]) == ["not yet known"] * 2
     world = make_world(0, 60, is_informative=False)
     assert use([make_trial(i, world.costs[i], world.scores[i]) for i in range(60)]) == ["too low", "too low"]
+
+
+def test_report_in_words() -> None:
+    study = simulate(make_world(0, 60, noise=0.02), pruner("mo_asha"))
+    lines = describe_pruning(pruning_report(study, rungs=RUNGS, n_steps=N_STEPS))
+    assert lines[0].startswith("Rung after 10 of 90 steps: accuracy ranks ")
+    assert "Kendall's tau 0." in lines[0]
+    assert lines[0].endswith("; it is used.")
+    assert " stopped " in lines[2]
+    assert "% of the search's training" in lines[2]
+    assert "that it would have stopped, and that ran on to measure this" in lines[3]
+    few = describe_pruning(pruning_report(replace(study, trials=study.trials[:3]), rungs=RUNGS, n_steps=N_STEPS))
+    assert "not" in few[0]
+    assert few[2] == "Pruner none stopped no trial."
+
+
+def test_report_without_controls_says_that_nothing_is_known() -> None:
+    trials = (make_trial(0, 100, (0.5, 0.6, 0.9)), make_trial(3, 200, (0.3,), state=TrialState.PRUNED))
+    study = Study(spec=replace(make_spec(), objectives=OBJECTIVES, fidelity=FIDELITY, pruner="pareto"), trials=trials)
+    assert describe_pruning(pruning_report(study, rungs=RUNGS, n_steps=N_STEPS))[-1].startswith(
+        "What that may have cost"
+    )

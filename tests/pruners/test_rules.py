@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autopeft.objectives import Constraint
 from autopeft.pruners._calibration import Ceiling
 from autopeft.pruners._ranking import rank
 from autopeft.pruners._rules import MedianRule, MoAshaRule, ParetoRule
@@ -91,3 +92,18 @@ def test_mo_asha_lets_the_best_third_go_on() -> None:
 def test_mo_asha_stops_nobody_before_there_are_enough() -> None:
     table = table_of([(100, 0.9, None), (100, 0.5, None)])
     assert not any(MoAshaRule().judge(table, row).stop for row in range(2))
+
+
+def test_who_breaks_a_constraint_is_nobodys_rival() -> None:
+    world = make_world(0, 10, noise=0.002)
+    trials = [make_trial(i, 100, row) for i, row in enumerate(world.scores)]
+    trials.append(make_trial(10, 100, (0.5,), state=TrialState.RUNNING))
+
+    def stops(*constraints: Constraint) -> bool:
+        table = RungTable.of(trials, step=STEP, objectives=OBJECTIVES, fidelity=FIDELITY, constraints=constraints)
+        return ParetoRule().judge(table, 10).stop
+
+    assert stops()
+    assert stops(Constraint(name="wall_time_s", upper=100), Constraint(name="export_class", allowed=("lora",)))
+    assert not stops(Constraint(name="wall_time_s", upper=1))
+    assert not stops(Constraint(name="peak_memory_bytes", upper=1))  # nobody is known to keep it

@@ -61,3 +61,13 @@ def test_values_at_a_rung_are_metrics_time_and_known_costs() -> None:
     assert natural_values(trial, (ACCURACY, loss), 10) is None
     assert natural_values(trial, (ACCURACY, COSTS["peak_memory_bytes"]), 10) is None
     assert natural_values(trial, (ACCURACY,), 11) is None
+
+
+def test_costs_that_are_known_before_training_are_told_by_whoever_knows() -> None:
+    stored = COSTS["stored_bytes"]
+    running = make_trial(0, 100, (0.5,), state=TrialState.RUNNING)
+    assert natural_values(running, (ACCURACY, stored), 10) is None
+    assert natural_values(running, (ACCURACY, stored), 10, lambda trial, _: 4.0 * trial.draft.trainable_parameters) == [
+        0.5,
+        400.0,
+    ]
