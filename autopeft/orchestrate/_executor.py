@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from autopeft.exceptions import StoreError, TrialConflictError
+from autopeft.modules import MODULES
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._worker_id import worker_id
 from autopeft.store import TrialStore
@@ -15,6 +16,8 @@ from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Trial, TrialK
 from autopeft.training import Job, Outcome, TrialRunner
 
 LEASE_S = 60.0
+#: Trial note: trainable parameters of each placement alone, in the configuration's order.
+PLACEMENT_NOTE = "placement_parameters"
 
 
 class Executor(Protocol):
@@ -62,6 +65,7 @@ class LocalExecutor:
         if not claimed:
             return False
         for trial in claimed:
+            self._note_parameters(study, trial)
             self._progress.trial_started(trial)
         with self._heartbeat(study, claimed):
             outcomes = self._runner.run([_job(trial) for trial in claimed], on_point=self._reporter(study, claimed))
@@ -88,6 +92,14 @@ class LocalExecutor:
                 break
             claimed.append(trial)
         return claimed
+
+    def _note_parameters(self, study: str, trial: Trial) -> None:
+        """Note how many parameters each placement trains, for those who show a trial without knowing the modules."""
+        if PLACEMENT_NOTE not in trial.notes:
+            shapes = self._runner.backbone.shapes
+            placements = trial.configuration.placements
+            counts = [MODULES[item.module.type].parameter_count(item.module, item.site, shapes) for item in placements]
+            self._store.set_note(study, trial.number, PLACEMENT_NOTE, counts)
 
     def _reporter(self, study: str, claimed: Sequence[Trial]) -> _Reporter:
         return _Reporter(self._store, study, [trial.number for trial in claimed], self.worker)

@@ -9,6 +9,7 @@ from autopeft.orchestrate._worker_id import worker_id
 from autopeft.store import MemoryStore
 from autopeft.study import TrialKind, TrialState
 from autopeft.training import Job
+from tests.configuration.examples import bert_shapes
 from tests.orchestrate.toys import ToyRunner
 from tests.study.builders import make_draft, make_spec
 
@@ -38,6 +39,15 @@ def test_a_trial_is_claimed_trained_and_written_with_its_curve() -> None:
     assert len(first.curve) == 1
     assert executor.advance("study", KINDS)
     assert not executor.advance("study", KINDS)
+
+
+def test_what_each_placement_trains_is_noted() -> None:
+    """Oracle: LoRA's closed form on one square linear map: r rows in and out."""
+    store = make_store(3)
+    make_executor(store, ToyRunner()).advance("study", KINDS)
+    linear = bert_shapes().layers[0].linears["q"]
+    expected = [3 * (linear.in_features + linear.out_features)]
+    assert store.load_study("study").trials[0].notes["placement_parameters"] == expected
 
 
 def test_confirmations_are_scored_on_the_report_split_too() -> None:

@@ -58,6 +58,7 @@ class ToyRunner:
         self._fails = fails
         self._hook = hook
         self.jobs: list[Job] = []
+        self.backbone = SimpleNamespace(shapes=bert_shapes())
 
     def run(self, jobs: Sequence[Job], *, on_point: Any = None, keep_state: bool = False) -> list[Outcome]:
         if self._hook is not None:
