@@ -1,7 +1,17 @@
 """From frames to Plotly figures, and to the same in words: pure functions."""
 
+from ._curves import curves_figure, curves_words
 from ._front import Marks, front_figure, front_words, hypervolume_figure, hypervolume_words
 from ._heatmap import average_figure, average_words, heatmap_figure, heatmap_words
+from ._insight import (
+    fidelity_figure,
+    fidelity_words,
+    importance_figure,
+    importance_words,
+    parallel_figure,
+    parallel_words,
+    surrogate_figure,
+)
 from ._style import axis_title, empty_figure, plain, readable, shown
 
 __all__ = [
@@ -9,14 +19,23 @@ __all__ = [
     "average_figure",
     "average_words",
     "axis_title",
+    "curves_figure",
+    "curves_words",
     "empty_figure",
+    "fidelity_figure",
+    "fidelity_words",
     "front_figure",
     "front_words",
     "heatmap_figure",
     "heatmap_words",
     "hypervolume_figure",
     "hypervolume_words",
+    "importance_figure",
+    "importance_words",
+    "parallel_figure",
+    "parallel_words",
     "plain",
     "readable",
     "shown",
+    "surrogate_figure",
 ]

@@ -1,6 +1,7 @@
 """From the store to frames: pure functions of what is stored, and the only place that asks it anything."""
 
 from ._cells import EMBEDDING, average_cells, cells_frame, compared_cells, difference_table, module_words
+from ._curves import chosen_trials, curves_frame, failures_frame
 from ._front import (
     Role,
     add_roles,
@@ -15,31 +16,65 @@ from ._front import (
     rival_band,
     seed_intervals,
 )
+from ._health import Card, Status, health_cards
+from ._insight import (
+    Importance,
+    SurrogateFacts,
+    fidelity_frame,
+    importance,
+    params_frame,
+    surrogate_facts,
+)
 from ._result import Result, result_of
 from ._studies import STUDY_COLUMNS, filtered, studies_frame, study_facts, study_state
+from ._texts import (
+    code_snippet,
+    configuration_json,
+    configuration_yaml,
+    export_command,
+    file_name,
+    latex_table,
+)
 from ._trials import COLUMNS, measured, trials_frame, value_names
 
 __all__ = [
     "COLUMNS",
     "EMBEDDING",
     "STUDY_COLUMNS",
+    "Card",
+    "Importance",
     "Result",
     "Role",
+    "Status",
+    "SurrogateFacts",
     "add_roles",
     "average_cells",
     "best_number",
     "cells_frame",
+    "chosen_trials",
+    "code_snippet",
     "compared_cells",
+    "configuration_json",
+    "configuration_yaml",
     "constraints_of",
+    "curves_frame",
     "difference_table",
+    "export_command",
+    "failures_frame",
+    "fidelity_frame",
+    "file_name",
     "filtered",
     "front_numbers",
+    "health_cards",
     "hypervolume_frame",
+    "importance",
     "is_feasible",
     "is_rival",
     "knee_number",
+    "latex_table",
     "measured",
     "module_words",
+    "params_frame",
     "reference_values",
     "result_of",
     "rival_band",
@@ -47,6 +82,7 @@ __all__ = [
     "studies_frame",
     "study_facts",
     "study_state",
+    "surrogate_facts",
     "trials_frame",
     "value_names",
 ]

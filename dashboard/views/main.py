@@ -11,7 +11,7 @@ import streamlit as st
 from autopeft.exceptions import AutoPeftError, NotFoundError
 from autopeft.store import StudyOverview, StudyReader
 
-from . import _cache, _links, _live, front, studies
+from . import _cache, _links, _live, configuration, export, front, health, insight, studies, trials
 from ._study import Open
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,14 @@ class _View:
     show: Callable[[Open], None]
 
 
-_VIEWS = (_View(title="Front", icon=":material/scatter_plot:", show=front.show),)
+_VIEWS = (
+    _View(title="Front", icon=":material/scatter_plot:", show=front.show),
+    _View(title="Configuration", icon=":material/grid_on:", show=configuration.show),
+    _View(title="Trials", icon=":material/table_rows:", show=trials.show),
+    _View(title="Insight", icon=":material/lightbulb:", show=insight.show),
+    _View(title="Health", icon=":material/monitor_heart:", show=health.show),
+    _View(title="Export", icon=":material/download:", show=export.show),
+)
 
 
 def main(url: str) -> None:

@@ -1,0 +1,216 @@
+"""What matters, and how well it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from autopeft.objectives import Objective
+
+from ._style import BLUE, GREY, NEUTRAL, axis_title, empty_figure, finish, plain, readable
+
+#: Cividis in steps: the same order with any color vision, and in gray.
+_CIVIDIS = "Cividis"
+
+
+def importance_figure(frame: pd.DataFrame, *, is_reliable: bool) -> go.Figure:
+    """Draw importances as bars; pale and hatched where they are not reliable.
+
+    Args:
+        frame: `Importance.frame`.
+        is_reliable: Whether they are.
+    """
+    rows = frame.head(15).iloc[::-1]
+    if rows.empty or not rows["importance"].any():
+        return empty_figure("Nothing can be said about the parameters yet.")
+    pattern = {"shape": "" if is_reliable else "/", "fgcolor": GREY}
+    figure = go.Figure(
+        go.Bar(
+            x=100 * rows["importance"],
+            y=[plain(name) for name in rows["parameter"]],
+            orientation="h",
+            marker={"color": BLUE, "opacity": 1.0 if is_reliable else 0.45, "pattern": pattern},
+            hovertemplate="%{y}: %{x:.0f} %<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title={"text": "share of what the model loses without it (%)"}, rangemode="tozero")
+    finish(figure, height=110 + 24 * len(rows), legend=False)
+    figure.update_layout(dragmode=False)
+    return figure
+
+
+def importance_words(frame: pd.DataFrame, explained: float | None, n_trials: int, doubt: str | None) -> str:
+    """Importances in words, their reliability first."""
+    if frame.empty:
+        return f"Not known: {doubt}." if doubt else "Not known."
+    top = ", ".join(f"{row['parameter']} {100 * row['importance']:.0f} %" for row in frame.head(3).to_dict("records"))
+    base = f"Based on {n_trials} trials; the model explains {max(explained or 0, 0):.0%} of what it has not seen."
+    return (f"Unreliable: {doubt}. " if doubt else "") + f"{base} Most important: {top}."
+
+
+def parallel_figure(points: pd.DataFrame, values: Mapping[int, float], objective: Objective) -> go.Figure:
+    """Draw every trial as a line across its parameters, shaded by its value; drag along an axis to brush.
+
+    Args:
+        points: `params_frame` of the trials drawn.
+        values: The objective's value by trial number.
+        objective: What the lines are shaded by.
+    """
+    rows = points[points["number"].isin(list(values))]
+    names = [name for name in rows.columns if name != "number" and rows[name].map(repr).nunique() > 1]
+    if len(rows) < 2 or not names:
+        return empty_figure("Fewer than two trials with different parameters have been measured.")
+    y = np.array([values[int(number)] for number in rows["number"]])
+    dimensions = [_dimension(name, rows[name].tolist()) for name in names[:14]]
+    dimensions.append({"label": plain(readable(objective.name)), "values": y})
+    figure = go.Figure(
+        go.Parcoords(
+            dimensions=dimensions,
+            line={
+                "color": y * objective.sign,
+                "colorscale": _CIVIDIS,
+                "showscale": False,
+            },
+            labelangle=-20,
+            labelside="top",
+            labelfont={"size": 12, "color": NEUTRAL},
+            tickfont={"size": 11, "color": NEUTRAL},
+            rangefont={"size": 10, "color": "rgba(0,0,0,0)"},
+            unselected={"line": {"color": GREY, "opacity": 0.08}},
+        )
+    )
+    finish(figure, height=420, legend=False)
+    figure.update_layout(margin={"l": 60, "r": 60, "t": 90, "b": 24})
+    return figure
+
+
+def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    """An axis: numbers where all are numbers, by logarithm if wide; else one place per word, inactive lowest."""
+    missing = [value is None or value != value for value in values]
+    present = [value for value, absent in zip(values, missing, strict=True) if not absent]
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
+    if not numeric or (any(missing) and len(set(map(repr, present))) <= 8):
+        words = sorted({_word(value) for value in present}, key=_order)
+        places = {word: i for i, word in enumerate((["off"] if any(missing) else []) + words)}
+        at = [places["off"] if absent else places[_word(value)] for value, absent in zip(values, missing, strict=True)]
+        return {
+            "label": plain(name),
+            "values": at,
+            "tickvals": list(places.values()),
+            "ticktext": [plain(word) for word in places],
+        }
+    numbers = np.array([np.nan if absent else float(value) for value, absent in zip(values, missing, strict=True)])
+    low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    is_log = low > 0 and high / low > 20
+    scaled = np.log10(numbers) if is_log else numbers
+    ends = [float(np.nanmin(scaled)), float(np.nanmax(scaled))]
+    ticks = np.linspace(ends[0], ends[1], 5)
+    texts = [f"{10**tick if is_log else tick:.3g}" for tick in ticks]
+    if any(missing):
+        # Where it is off it has no number: a place of its own below all others.
+        floor = ends[0] - 0.15 * max(ends[1] - ends[0], 1e-9)
+        scaled = np.where(np.isnan(scaled), floor, scaled)
+        ticks, texts = np.append(ticks, floor), [*texts, "off"]
+    return {"label": plain(name), "values": scaled, "tickvals": ticks, "ticktext": texts}
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _order(word: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(word), "")
+    except ValueError:
+        return (1, 0.0, word)
+
+
+def parallel_words(n_trials: int, objective: Objective) -> str:
+    """Parallel coordinates in words."""
+    return (
+        f"Parallel coordinates: one line for each of {n_trials} trials across its parameters, brighter where "
+        f"{readable(objective.name)} is better."
+    )
+
+
+def surrogate_figure(frame: pd.DataFrame, objective: Objective) -> go.Figure:
+    """Draw what the sampler's model expected against what was measured; on the line it was right.
+
+    Args:
+        frame: `SurrogateFacts.frame`.
+        objective: What was predicted.
+    """
+    if frame.empty:
+        return empty_figure("The sampler has noted no predictions: not measured.")
+    ends = [float(frame[["low", "measured"]].min().min()), float(frame[["high", "measured"]].max().max())]
+    figure = go.Figure(
+        go.Scatter(
+            x=ends, y=ends, mode="lines", line={"color": NEUTRAL, "dash": "dash"}, name="as predicted", hoverinfo="skip"
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=frame["predicted"],
+            y=frame["measured"],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": frame["high"] - frame["predicted"],
+                "arrayminus": frame["predicted"] - frame["low"],
+                "color": "rgba(0,114,178,0.35)",
+                "thickness": 1,
+                "width": 0,
+            },
+            mode="markers",
+            marker={"color": BLUE, "size": 8},
+            customdata=frame["number"],
+            name="trials (bar: one standard deviation)",
+            hovertemplate="trial %{customdata}<br>expected %{x:.4f}<br>measured %{y:.4f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title={"text": plain(f"{readable(objective.name)} expected before training")})
+    figure.update_yaxes(title={"text": axis_title(objective)})
+    return finish(figure, height=360)
+
+
+def fidelity_figure(frame: pd.DataFrame) -> go.Figure:
+    """Draw how well the order of trials early in training agrees with the order at its end.
+
+    Args:
+        frame: `fidelity_frame`.
+    """
+    if frame.empty:
+        return empty_figure("Fewer than five trials have reported the same step before their end: not measured.")
+    figure = go.Figure(
+        go.Scatter(
+            x=100 * frame["share"],
+            y=frame["correlation"],
+            customdata=frame[["step", "n_trials"]].to_numpy(),
+            mode="lines+markers",
+            line={"color": BLUE, "width": 2},
+            marker={"size": 8},
+            hovertemplate="step %{customdata[0]}, %{customdata[1]} trials<br>tau %{y:.2f}<extra></extra>",
+        )
+    )
+    figure.add_hline(y=0, line_color=NEUTRAL, line_width=1)
+    figure.update_xaxes(title={"text": "share of the training done (%)"}, range=[0, 105])
+    figure.update_yaxes(title={"text": "rank correlation with the end (Kendall's tau)"}, range=[-1.05, 1.05])
+    return finish(figure, height=320, legend=False)
+
+
+def fidelity_words(frame: pd.DataFrame) -> str:
+    """The same in words."""
+    if frame.empty:
+        return "Not measured: fewer than five trials have reported the same step before their end."
+    parts = [
+        f"{100 * row['share']:.0f} % of the training: {row['correlation']:.2f} ({row['n_trials']:.0f} trials)"
+        for row in frame.to_dict("records")
+    ]
+    shown = parts if len(parts) <= 5 else [*parts[:2], "...", *parts[-2:]]
+    return "Rank correlation with the end after " + "; ".join(shown) + "."

@@ -1,0 +1,152 @@
+"""Configurations by layer: one, two side by side, and what good ones have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import streamlit as st
+
+from autopeft.export import format_count
+from autopeft.study import Trial
+
+from .. import figures, queries
+from . import _links, _trial
+from ._study import Open
+
+#: Members of the front that are averaged over; more would have to be a front of thousands.
+_MAX_AVERAGED = 500
+
+
+def show(opened: Open) -> None:
+    """Draw the page."""
+    frame = opened.frame()
+    if frame.empty:
+        st.info("This study has no trials yet; their configurations appear here.")
+        return
+    number = opened.trial
+    if number is None:
+        result = opened.result
+        number = next(
+            (item for item in (result.recommended, result.knee) if item is not None), int(frame["number"].iloc[0])
+        )
+    left, right = st.columns(2)
+    first = _picker(left, opened, frame, number)
+    second = _partner(right, opened, frame, first)
+    trial = opened.reader.trial(opened.name, first)
+    if second is None:
+        _one(opened, trial)
+    else:
+        _two(opened, trial, opened.reader.trial(opened.name, second))
+    _average(opened, frame)
+
+
+def _picker(place: st.delta_generator.DeltaGenerator, opened: Open, frame: pd.DataFrame, number: int) -> int:
+    st.session_state["configuration trial"] = number
+    chosen = place.selectbox(
+        "Trial",
+        frame["number"].tolist(),
+        key="configuration trial",
+        format_func=_names(opened, frame),
+        on_change=lambda: _links.choose_trial(st.session_state["configuration trial"]),
+    )
+    return int(chosen)
+
+
+def _partner(place: st.delta_generator.DeltaGenerator, opened: Open, frame: pd.DataFrame, first: int) -> int | None:
+    others = [item for item in frame["number"].tolist() if item != first]
+    chosen = place.selectbox(
+        "Compare with",
+        others,
+        index=None,
+        key=f"configuration partner {opened.name}",
+        format_func=_names(opened, frame),
+        placeholder="another trial",
+    )
+    return None if chosen is None else int(chosen)
+
+
+def _names(opened: Open, frame: pd.DataFrame) -> Callable[[int], str]:
+    """Names for the list: number, role or label, and the objective; words would take too long for ten thousand."""
+    name = opened.primary.name
+    names = {}
+    for number, label, role, kind, value in zip(
+        frame["number"], frame["label"], frame["role"], frame["kind"], frame[name], strict=True
+    ):
+        what = label if isinstance(label, str) else role if isinstance(role, str) else kind
+        score = "" if value != value else f", {figures.readable(name)} {value:.4f}"
+        names[int(number)] = f"{number}: {what}{score}"
+    return names.__getitem__
+
+
+def _one(opened: Open, trial: Trial) -> None:
+    st.text(trial.configuration.describe())
+    _trial.show_heatmap(opened, trial, key="configuration heat map")
+    _legend(trial)
+
+
+def _legend(*trials: Trial) -> None:
+    known = all(_trial.counts(trial) is not None for trial in trials)
+    third = " and trainable parameters, which shade it" if known else "; the size shades it"
+    missing = "" if known else " How many parameters each place has was not noted when this trial was suggested."
+    st.caption(
+        f"Rows are parts of a layer, columns are layers. A cell says module type, size{third}. Size is a LoRA rank, "
+        f"an adapter's width or a prefix length.{missing}",
+    )
+
+
+def _two(opened: Open, first: Trial, second: Trial) -> None:
+    table = queries.difference_table(first.configuration, second.configuration)
+    counts = [_trial.counts(item) for item in (first, second)]
+    layers = _trial.n_layers(opened, first.configuration, second.configuration)
+    cells = queries.compared_cells(first.configuration, second.configuration, layers, counts)
+    for column, trial, side in zip(st.columns(2), (first, second), cells, strict=True):
+        with column:
+            st.subheader(f"Trial {trial.number}", anchor=False)
+            st.text(trial.draft.label or trial.configuration.describe())
+            st.plotly_chart(
+                figures.heatmap_figure(side, only_differences=True),
+                key=f"compared {trial.number}",
+                config={"displayModeBar": False},
+                alt=figures.heatmap_words(side, trial.configuration.describe()),
+            )
+    st.caption(
+        "Only cells that differ are shaded and named; = marks a module that both have, none one that is missing."
+    )
+    values = pd.DataFrame(
+        [
+            (name, left, right)
+            for (name, left), (_, right) in zip(_values(opened, first), _values(opened, second), strict=True)
+            if left != right
+        ],
+        columns=["where", "first", "second"],
+    )
+    names = {"where": "what", "first": f"trial {first.number}", "second": f"trial {second.number}"}
+    whole = pd.concat([values, table], ignore_index=True).rename(columns=names)
+    if whole.empty:
+        st.info("The two trials have the same configuration and the same results.")
+        return
+    st.dataframe(whole, hide_index=True, width="stretch", alt="Everything in which the two trials differ.")
+
+
+def _values(opened: Open, trial: Trial) -> list[tuple[str, str]]:
+    rows = [(figures.readable(item.name), figures.shown(trial.value(item.name), item)) for item in opened.axes]
+    return [*rows, ("training examples", format_count(trial.draft.fidelity.train_examples))]
+
+
+def _average(opened: Open, frame: pd.DataFrame) -> None:
+    st.subheader("What good configurations tune", anchor=False)
+    members = frame.loc[frame["role"] == queries.Role.FRONT.value, "number"].tolist()[:_MAX_AVERAGED]
+    if not members:
+        st.text("There is no front yet.")
+        return
+    configurations = opened.reader.configurations(opened.name, members)
+    noted = opened.reader.notes(opened.name, members, "placement_parameters")
+    order = sorted(configurations)
+    counts = {i: noted[number] for i, number in enumerate(order) if isinstance(noted.get(number), list)}
+    found = [configurations[number] for number in order]
+    cells = queries.average_cells(found, _trial.n_layers(opened, *found), counts)
+    text = figures.average_words(cells, len(found))
+    st.plotly_chart(figures.average_figure(cells), key="average", config={"displayModeBar": False}, alt=text)
+    st.caption("Share of the front's members that have any module at a place, and the mean size of those that do.")
+    st.text(text)

@@ -1,0 +1,198 @@
+"""What the trials teach: parameters that matter, and how far models and early measurements can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from autopeft.export import format_duration
+from autopeft.objectives import Objective
+from autopeft.study import TrialKind
+
+from .. import figures, queries
+from . import _cache
+from ._study import Open
+
+#: Trials drawn as lines; more are a solid block.
+_MAX_LINES = 600
+#: Trials whose points are read; the newest.
+_MAX_POINTS = 3000
+
+
+def show(opened: Open) -> None:
+    """Draw the page."""
+    axes = {item.name: item for item in opened.axes}
+    names = [name for name in axes if name != "trainable_parameters"]
+    primary = opened.primary.name
+    name = st.selectbox("Explain", names, index=names.index(primary), key="insight value", format_func=figures.readable)
+    objective = axes[name]
+    frame = opened.frame(name)
+    rows = queries.measured(frame, [name], TrialKind.SEARCH)
+    if rows.empty:
+        st.info("No search trial has been measured yet; there is nothing to learn from.")
+        return
+    rows = rows.tail(_MAX_POINTS)
+    values = dict(zip(rows["number"].astype(int), rows[name].astype(float), strict=True))
+    points = _points(opened.url, opened.name, opened.overview.token, name)
+    left, right = st.columns(2)
+    with left:
+        _importance(opened, name)
+    with right:
+        _surrogate(opened, frame, objective)
+    _parallel(points, values, objective)
+    _fidelity(opened, frame, objective)
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _points(url: str, study: str, token: str, name: str) -> pd.DataFrame:
+    rows = _rows(url, study, token, name)
+    return queries.params_frame(_cache.open_reader(url), study, rows["number"].tolist())
+
+
+@st.cache_resource(max_entries=24, show_spinner="Growing a forest ...")
+def _found(url: str, study: str, token: str, name: str) -> queries.Importance:
+    rows = _rows(url, study, token, name)
+    values = dict(zip(rows["number"].astype(int), rows[name].astype(float), strict=True))
+    return queries.importance(_points(url, study, token, name), values)
+
+
+def _rows(url: str, study: str, token: str, name: str) -> pd.DataFrame:
+    spec = _cache.open_reader(url).overview(study).spec
+    names = tuple(dict.fromkeys([*_cache.objective_names(spec), name]))
+    return queries.measured(_cache.trials(url, study, token, names), [name], TrialKind.SEARCH).tail(_MAX_POINTS)
+
+
+def _importance(opened: Open, name: str) -> None:
+    st.subheader(
+        "Which parameters matter",
+        anchor=False,
+        help="A random forest predicts trials that it has not seen. A parameter is important if shuffling its values "
+        "makes these predictions worse. It says what moved the value among the trials of this search, which were not "
+        "drawn at random.",
+    )
+    found = _found(opened.url, opened.name, opened.overview.token, name)
+    text = figures.importance_words(found.frame, found.explained, found.n_trials, found.doubt)
+    if found.doubt:
+        st.warning(f"Unreliable: {found.doubt}.", icon=":material/warning:")
+    else:
+        st.success(
+            f"Reliable: {found.n_trials} trials, {found.explained:.0%} of the differences between unseen trials "
+            "explained.",
+            icon=":material/check_circle:",
+        )
+    st.plotly_chart(
+        figures.importance_figure(found.frame, is_reliable=found.doubt is None),
+        key="importance",
+        config={"displayModeBar": False},
+        alt=text,
+    )
+    st.text(text)
+
+
+def _surrogate(opened: Open, frame: pd.DataFrame, objective: Objective) -> None:
+    st.subheader(
+        "How well the sampler's model predicts",
+        anchor=False,
+        help="The sampler suggests trials by a model of the trials so far, the surrogate. Before a trial is trained it "
+        "notes what it expects; here that meets what was measured.",
+    )
+    facts = queries.surrogate_facts(opened.reader, opened.name, frame, objective.name)
+    st.plotly_chart(
+        figures.surrogate_figure(facts.frame, objective),
+        key="surrogate",
+        config={"displayModeBar": False},
+        alt=f"Scatter plot of expected against measured {objective.name} for {len(facts.frame)} trials.",
+    )
+    st.text(_surrogate_words(facts))
+
+
+def _surrogate_words(facts: queries.SurrogateFacts) -> str:
+    parts = []
+    if facts.rank_correlation is not None:
+        parts.append(
+            f"Expected and measured rank {len(facts.frame)} trials alike with a correlation of "
+            f"{facts.rank_correlation:.2f} (1 is perfect, 0 is chance)."
+        )
+    if facts.inside is not None:
+        parts.append(f"{facts.inside:.0%} lie within one standard deviation; 68 % would be honest.")
+    if facts.latest is not None:
+        number, judged = facts.latest
+        parts.append(
+            f"Newest leave-one-out judgement (trial {number}): rank correlation {_number(judged, 'rank_correlation')}, "
+            f"on held-out folds {_number(judged, 'held_out_rank_correlation')}, {judged.get('n', '?')} configurations."
+        )
+    return " ".join(parts) or "Not measured: the sampler of this study notes no predictions."
+
+
+def _number(judged: Mapping[str, Any], name: str) -> str:
+    value = judged.get(name)
+    return f"{value:.2f}" if isinstance(value, int | float) else "not measured"
+
+
+def _parallel(points: pd.DataFrame, values: dict[int, float], objective: Objective) -> None:
+    st.subheader("Parameters and results together", anchor=False)
+    best = st.slider(
+        "Share of the trials shown, best first (%)",
+        5,
+        100,
+        100,
+        5,
+        key="insight share",
+        help="Drag along any axis of the picture to keep only the lines that pass there.",
+    )
+    ordered = sorted(values, key=lambda number: -objective.sign * values[number])
+    kept = ordered[: max(2, round(len(ordered) * best / 100))]
+    shown = {number: values[number] for number in kept[:_MAX_LINES]}
+    text = figures.parallel_words(len(shown), objective)
+    st.plotly_chart(
+        figures.parallel_figure(points, shown, objective),
+        key="parallel",
+        config={"displayModeBar": False},
+        theme=None,
+        alt=text,
+    )
+    st.caption(
+        f"{len(shown)} of {len(values)} trials, brighter is better. Drag along an axis to brush; click it to undo. "
+        "Off: the parameter had no meaning in that trial."
+    )
+
+
+def _fidelity(opened: Open, frame: pd.DataFrame, objective: Objective) -> None:
+    st.subheader(
+        "Do early measurements tell the end",
+        anchor=False,
+        help="Rank correlation (Kendall's tau) of the values early in training, at the rungs, with the values at its "
+        "end, over trials that came to the end: 1 means the same order, 0 chance.",
+    )
+    found = queries.fidelity_frame(opened.reader, opened.name, frame, objective)
+    text = figures.fidelity_words(found)
+    st.plotly_chart(figures.fidelity_figure(found), key="fidelity", config={"displayModeBar": False}, alt=text)
+    st.text(text)
+    report = opened.attributes.get("pruning")
+    if isinstance(report, Mapping):
+        _pruning(report)
+
+
+def _pruning(report: Mapping[str, Any]) -> None:
+    """What stopping trials saved and may have cost, as the search reported it."""
+    saved, share, lost = report.get("time_saved_s"), report.get("share_saved"), report.get("lost")
+    parts = [f"Stopped early: {report.get('n_pruned', 0)} trials."]
+    if isinstance(saved, int | float) and isinstance(share, int | float):
+        parts.append(f"Saved: {format_duration(saved)}, {share:.0%} of the search's training.")
+    if isinstance(lost, Mapping) and lost.get("n_controls"):
+        parts.append(
+            f"Of {lost['n_controls']} trials that the rule would have stopped and that ran on all the same, "
+            f"{lost.get('n_on_front', 0)} ended on the front."
+        )
+    st.text(" ".join(parts))
+    rows = report.get("correlations")
+    if isinstance(rows, list) and rows:
+        st.dataframe(
+            pd.DataFrame(rows),
+            hide_index=True,
+            width="stretch",
+            alt="Rank correlation of each rung with the end, with its 95 % interval, and whether the pruner uses it.",
+        )

@@ -1,0 +1,224 @@
+"""Every trial: table, learning curves, failures."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from autopeft.study import Trial, TrialKind, TrialState
+
+from .. import figures, queries
+from . import _links, _trial
+from ._study import Open
+
+#: Rows whose configuration is put into words; filters narrow larger studies down.
+_MAX_WORDS = 500
+#: Curves drawn at once; more cannot be told apart.
+_MAX_CURVES = 12
+_COSTS = ("wall_time_s", "peak_memory_bytes")
+
+
+def show(opened: Open) -> None:
+    """Draw the page."""
+    names = [item.name for item in opened.axes if item.name in _COSTS]
+    frame = opened.frame(*names)
+    if frame.empty:
+        st.info("This study has no trials yet; they appear here.")
+        return
+    chosen = _filters(frame)
+    table = _table(opened, chosen, names)
+    st.caption(f"{len(chosen)} of {len(frame)} trials. Select rows to compare learning curves; the last one is opened.")
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        width="stretch",
+        height=420,
+        key="trials table",
+        on_select=lambda: _selected(table),
+        selection_mode="multi-row",
+        column_config=_columns(opened),
+        alt="Table of trials with state, objectives, costs, worker and configuration.",
+    )
+    # A generator: the file is only written when somebody wants it.
+    st.download_button(
+        "Download these trials as CSV",
+        data=lambda: _csv(opened, chosen),
+        file_name=queries.file_name(opened.name, "trials.csv"),
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    picked = [int(table["number"].iloc[row]) for row in event.selection.rows if row < len(table)]
+    _curves(opened, frame, picked)
+    if opened.trial is not None:
+        _details(opened, opened.reader.trial(opened.name, opened.trial))
+    _failures(opened, frame)
+
+
+def _filters(frame: pd.DataFrame) -> pd.DataFrame:
+    text, state, kind, front = st.columns([3, 2, 2, 1], vertical_alignment="bottom")
+    words = text.text_input("Search", key="trials text", placeholder="words of label, failure or worker").split()
+    states = state.multiselect(
+        "State", [item.value for item in TrialState if (frame["state"] == item.value).any()], key="trials states"
+    )
+    kinds = kind.multiselect(
+        "Kind", [item.value for item in TrialKind if (frame["kind"] == item.value).any()], key="trials kinds"
+    )
+    only_front = front.toggle("Front only", key="trials front")
+    return queries.chosen_trials(frame, states=states, kinds=kinds, only_front=only_front, words=words)
+
+
+def _table(opened: Open, chosen: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    objectives = [item.name for item in opened.spec.objectives]
+    columns = dict.fromkeys(
+        [
+            "number",
+            "state",
+            "kind",
+            "role",
+            *objectives,
+            "trainable_parameters",
+            *names,
+            "duration_s",
+            "attempts",
+            "seed",
+            "worker",
+            "failure_reason",
+        ]
+    )
+    table = chosen[list(columns)].copy()
+    if "peak_memory_bytes" in table:
+        table["peak_memory_bytes"] = table["peak_memory_bytes"] / 2**20
+    words = opened.words(chosen["number"].tolist()[:_MAX_WORDS])
+    labels = chosen["label"]
+    table.insert(4, "configuration", labels.where(labels.notna(), chosen["number"].map(words)))
+    return table
+
+
+def _columns(opened: Open) -> dict[str, object]:
+    config = st.column_config
+    found: dict[str, object] = {
+        "number": config.NumberColumn("trial", width="small", pinned=True),
+        "configuration": config.TextColumn(width="large"),
+        "trainable_parameters": config.NumberColumn("parameters", format="localized", help="Without the task head."),
+        "wall_time_s": config.NumberColumn("training time (s)", format="%.1f"),
+        "peak_memory_bytes": config.NumberColumn("peak memory (MiB)", format="%.0f"),
+        "duration_s": config.NumberColumn(
+            "duration (s)", format="%.1f", help="From the claim by a worker to the end, loading and measuring included."
+        ),
+        "attempts": config.NumberColumn(help="How often a worker has claimed it; more than 1: a worker was lost."),
+        "role": config.TextColumn(help="What it is in the picture of the front."),
+        "failure_reason": config.TextColumn("failure"),
+    }
+    for item in opened.spec.objectives:
+        if item.name not in found:
+            found[item.name] = config.NumberColumn(figures.readable(item.name), format="%.4f")
+    return found
+
+
+def _selected(table: pd.DataFrame) -> None:
+    rows = [row for row in st.session_state["trials table"]["selection"]["rows"] if row < len(table)]
+    if rows:
+        _links.choose_trial(int(table["number"].iloc[rows[-1]]))
+
+
+def _csv(opened: Open, chosen: pd.DataFrame) -> bytes:
+    names = [item.name for item in opened.axes]
+    whole = opened.frame(*names)
+    rows = whole[whole["number"].isin(chosen["number"])].copy()
+    words = opened.words(rows["number"].tolist())
+    rows.insert(4, "configuration", rows["number"].map(words))
+    for column in rows.columns:
+        if rows[column].dtype == object or pd.api.types.is_string_dtype(rows[column]):
+            rows[column] = rows[column].map(_no_formula)
+    return rows.to_csv(index=False).encode()
+
+
+def _no_formula(value: object) -> object:
+    """Spreadsheets run cells that begin like formulas."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _curves(opened: Open, frame: pd.DataFrame, picked: list[int]) -> None:
+    st.subheader("Learning curves", anchor=False)
+    objective = opened.primary
+    numbers = list(dict.fromkeys([*picked, *([] if opened.trial is None else [opened.trial])]))
+    if not numbers:
+        numbers = _worth_a_curve(opened, frame)
+    shown = numbers[:_MAX_CURVES]
+    curves = queries.curves_frame(opened.reader, opened.name, shown, objective.name)
+    rows = frame[frame["number"].isin(shown)]
+    states = dict(zip(rows["number"], rows["state"], strict=True))
+    text = figures.curves_words(curves, states, objective)
+    st.plotly_chart(
+        figures.curves_figure(curves, states, objective), key="curves", config={"displaylogo": False}, alt=text
+    )
+    more = f" Only {_MAX_CURVES} of {len(numbers)} curves are drawn." if len(numbers) > len(shown) else ""
+    st.caption(
+        "Measured on the search split while training. A larger last point says why a curve ends early: a triangle was "
+        f"stopped by the pruner, a cross failed, a ring is still running.{more}"
+    )
+
+
+def _worth_a_curve(opened: Open, frame: pd.DataFrame) -> list[int]:
+    """The front, what is running, and what was stopped last."""
+    front = frame.loc[frame["role"] == queries.Role.FRONT.value, "number"].tolist()
+    running = frame.loc[frame["state"] == TrialState.RUNNING.value, "number"].tolist()
+    stopped = frame.loc[frame["state"] == TrialState.PRUNED.value, "number"].tolist()
+    return [int(number) for number in dict.fromkeys([*running[:3], *front[:6], *stopped[-3:]])]
+
+
+def _details(opened: Open, trial: Trial) -> None:
+    with st.container(border=True):
+        st.subheader(f"Trial {trial.number}", anchor=False)
+        st.text(trial.draft.label or trial.configuration.describe())
+        left, right = st.columns(2)
+        left.dataframe(
+            pd.DataFrame(_trial.facts(opened, trial), columns=["what", "value"]),
+            hide_index=True,
+            width="stretch",
+            alt=f"Values of trial {trial.number}.",
+        )
+        with right:
+            if trial.failure is not None:
+                st.error(f"Failed: {len(trial.failure.message)} characters of reason below.", icon=":material/error:")
+            _why(trial)
+        right.button("Close", key="trials close", on_click=lambda: _links.choose_trial(None))
+
+
+def _why(trial: Trial) -> None:
+    """Where the suggestion came from, and why the trial failed."""
+    note = trial.notes.get("suggestion")
+    if isinstance(note, dict):
+        source = str(note.get("source", "")).replace("_", " ")
+        st.text(f"Suggested by: {source or 'not noted'}" + (f"; {note['why']}" if note.get("why") else ""))
+    if trial.failure is None:
+        return
+    st.text(f"{trial.failure.reason}: {trial.failure.message}")
+    if trial.failure.traceback:
+        st.code(trial.failure.traceback, language="python", wrap_lines=True)
+
+
+def _failures(opened: Open, frame: pd.DataFrame) -> None:
+    failed = queries.failures_frame(opened.reader, opened.name, frame)
+    st.subheader("Failures", anchor=False)
+    if failed.empty:
+        st.text("No trial failed.")
+        return
+    st.dataframe(
+        failed,
+        hide_index=True,
+        width="stretch",
+        key="failures table",
+        on_select=lambda: _failure_selected(failed),
+        selection_mode="single-row",
+        column_config={"number": st.column_config.NumberColumn("trial", width="small")},
+        alt="Table of failed trials with reason and message.",
+    )
+    st.caption("Select a row to read the traceback above.")
+
+
+def _failure_selected(failed: pd.DataFrame) -> None:
+    rows = [row for row in st.session_state["failures table"]["selection"]["rows"] if row < len(failed)]
+    if rows:
+        _links.choose_trial(int(failed["number"].iloc[rows[0]]))
