@@ -155,9 +155,9 @@ class SearchLoop:
             objectives=spec.objectives,
             seed=spec.seed,
             fidelity=spec.fidelity,
+            constraints=spec.constraints,
         )
         kinds = (TrialKind.BASELINE, TrialKind.SEARCH)
-            constraints=spec.constraints,
         deadline = None if settings.time_s is None else time.monotonic() + settings.time_s - self._spent_s
         while True:
             study = self._store.load_study(self._name)
