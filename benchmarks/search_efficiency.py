@@ -2,6 +2,7 @@
 
     python -m benchmarks.search_efficiency run                    # hours; resumes where it was interrupted
     python -m benchmarks.search_efficiency run --tables sst2 --samplers bayesian random --seeds 8 --trials 40
+    python -m benchmarks.search_efficiency run --samplers bayesian --pruners pareto median mo_asha
     python -m benchmarks.search_efficiency report --write docs/search_efficiency.md
 
 A table is the world: a sampler chooses among its configurations, and a trial shows what the table holds for one seed,
@@ -11,6 +12,7 @@ after as much simulated time as the training took. See `docs/search_efficiency.m
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import multiprocessing
 import os
@@ -18,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from benchmarks.replay.contestants import CONTESTANTS, MAIN, code_of
+from autopeft.pruners import PRUNERS
+from benchmarks.replay.contestants import CONTESTANTS, MAIN, code_of, make_stop
 from benchmarks.replay.report import report
 from benchmarks.replay.results import Task, append, latest, missing, read
 from benchmarks.replay.simulate import Replay, replay
@@ -35,24 +38,29 @@ WORKERS = (1, 4)
 
 
 def tasks(
-    worlds: Sequence[World], samplers: Sequence[str], *, n_seeds: int, n_trials: int, workers: Sequence[int]
+    worlds: Sequence[World],
+    samplers: Sequence[str],
+    *,
+    n_seeds: int,
+    n_trials: int,
+    workers: Sequence[int],
+    pruners: Sequence[str] = ("none",),
 ) -> Iterator[Task]:
     """What is to be done: every sampler gets through a seed before the next seed begins."""
     for world in worlds:
         for seed in range(n_seeds):
-            for n_workers in workers:
-                for name in samplers:
-                    is_long = name == "random" and n_workers == 1
-                    yield Task(
-                        table=world.name,
-                        digest=world.digest,
-                        sampler=name,
-                        code=code_of(name),
-                        workers=n_workers,
-                        seed=seed,
-                        pruner="none",
-                        trials=min(N_RANDOM if is_long else n_trials, len(world)),
-                    )
+            for n_workers, name, pruner in itertools.product(workers, samplers, pruners):
+                is_long = name == "random" and n_workers == 1 and pruner == "none"
+                yield Task(
+                    table=world.name,
+                    digest=world.digest,
+                    sampler=name,
+                    code=code_of(name, pruner),
+                    workers=n_workers,
+                    seed=seed,
+                    pruner=pruner,
+                    trials=min(N_RANDOM if is_long else n_trials, len(world)),
+                )
 
 
 def run(paths: Sequence[Path], wanted: Sequence[Task], results: Path, n_processes: int) -> None:
@@ -65,7 +73,10 @@ def run(paths: Sequence[Path], wanted: Sequence[Task], results: Path, n_processe
     with multiprocessing.get_context("spawn").Pool(n_processes) as pool:
         for i, (task, found) in enumerate(pool.imap(_do, todo), 1):
             append(results, task, found)
-            print(f"{i}/{len(todo)} {task.table} {task.sampler} x{task.workers} seed {task.seed}", flush=True)
+            print(
+                f"{i}/{len(todo)} {task.table} {task.sampler} x{task.workers} {task.pruner} seed {task.seed}",
+                flush=True,
+            )
 
 
 def _do(item: tuple[Path, Task]) -> tuple[Task, Replay]:
@@ -75,7 +86,8 @@ def _do(item: tuple[Path, Task]) -> tuple[Task, Replay]:
     if world.digest != task.digest:
         raise ValueError(f"{path} changed while it was replayed; run again.")
     sampler = CONTESTANTS[task.sampler](world, task.seed)
-    return task, replay(world, sampler, n_trials=task.trials, n_workers=task.workers, seed=task.seed)
+    stop = make_stop(world, task.pruner)
+    return task, replay(world, sampler, n_trials=task.trials, n_workers=task.workers, seed=task.seed, stop=stop)
 
 
 @lru_cache(maxsize=8)
@@ -93,6 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=N_SEEDS, help="repetitions")
     parser.add_argument("--trials", type=int, default=N_TRIALS)
     parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS))
+    parser.add_argument("--pruners", nargs="+", choices=list(PRUNERS), default=["none"])
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--write", type=Path, default=None, help="where the report goes; default: the screen")
@@ -101,7 +114,12 @@ def main() -> None:
     worlds = [load(path) for path in paths]
     if arguments.action == "run":
         wanted = tasks(
-            worlds, arguments.samplers, n_seeds=arguments.seeds, n_trials=arguments.trials, workers=arguments.workers
+            worlds,
+            arguments.samplers,
+            n_seeds=arguments.seeds,
+            n_trials=arguments.trials,
+            workers=arguments.workers,
+            pruners=arguments.pruners,
         )
         run(paths, list(wanted), arguments.results, arguments.processes)
         return

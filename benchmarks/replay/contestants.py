@@ -7,13 +7,17 @@ import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
+import autopeft.pruners
 import autopeft.samplers
+from autopeft.pruners import make_pruner
 from autopeft.samplers import Sampler, Suggestion, make_sampler
 from autopeft.study import Trial
 from benchmarks.replay import autopeft_rival, optuna_rivals
 from benchmarks.replay.autopeft_rival import AutoPeftRival
 from benchmarks.replay.optuna_rivals import OptunaRival
+from benchmarks.replay.simulate import Stop
 from benchmarks.replay.world import World
 
 #: (table, seed) -> a sampler that proposes rows of the table.
@@ -98,20 +102,38 @@ CONTESTANTS: dict[str, Make] = {
 MAIN = ("bayesian", "random", "tpe", "nsga2", "gp", "autopeft")
 
 
+def make_stop(world: World, pruner: str) -> Stop | None:
+    """A pruner by name, deciding at the rungs of a table; None for "none"."""
+    if pruner == "none":
+        return None
+    rungs = sorted({point.step for row in world.rows for run in row.runs.values() for point in run.curve[:-1]})
+    found = make_pruner(pruner, objectives=world.objectives, fidelity=world.fidelity, rungs=rungs)
+    return lambda trials, number: found.decide(trials, [number])[0].stop
+
+
 @functools.lru_cache
-def code_of(name: str) -> str:
+def code_of(name: str, pruner: str = "none") -> str:
     """A hash of the code that decides what a contestant proposes: results of other code are not its results.
 
     Taken once per process, as the code is.
+
+    Args:
+        name: Key of `CONTESTANTS`.
+        pruner: Key of `autopeft.pruners.PRUNERS`.
     """
-    folder = Path(inspect.getfile(autopeft.samplers)).parent
-    files = sorted(folder.glob("*.py"))
+    files = _files(autopeft.samplers)
     if not name.startswith("bayesian"):
         files = [path for path in files if path.name in ("_points.py", "_candidates.py", "_random.py")]
         here = Path(__file__).parent
         files += [here / "optuna_rivals.py"] if name.startswith(("tpe", "nsga2", "gp")) else []
         files += [here / "autopeft_rival.py"] if name.startswith("autopeft") else []
+    if pruner != "none":
+        files += _files(autopeft.pruners)
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
+
+
+def _files(package: ModuleType) -> list[Path]:
+    return sorted(Path(inspect.getfile(package)).parent.glob("*.py"))

@@ -56,7 +56,8 @@ class Contest:
 
     def curves(self, sampler: str) -> dict[int, Array]:
         """Hypervolume after 1, 2, ... trials by seed."""
-        return {seed: self.world.hypervolumes(run.order) for seed, run in sorted(self.runs[sampler].items())}
+        runs = sorted(self.runs[sampler].items())
+        return {seed: self.world.hypervolumes(run.order, run.stopped_at) for seed, run in runs}
 
     def at(self, sampler: str, n_trials: int) -> dict[int, float]:
         """Hypervolume after n trials, for the seeds that got so far or exhausted the table."""
@@ -72,7 +73,8 @@ class Contest:
         found = {}
         for seed, run in sorted(self.runs[sampler].items()):
             if len(run.order) >= min(n_trials, len(self.world)):
-                found[seed] = float(self.world.chosen_quality(run.order[:n_trials], seeds[seed % len(seeds)])[-1])
+                seen = seeds[seed % len(seeds)]
+                found[seed] = float(self.world.chosen_quality(run.order[:n_trials], seen, run.stopped_at)[-1])
         return found
 
     def at_times(self, sampler: str, times: Sequence[float]) -> Array:
@@ -110,6 +112,7 @@ def report(worlds: Sequence[World], found: Found) -> str:
         for contest in grouped:
             if contest.world is world:
                 parts += _section(contest)
+        parts.append(_pruning(world, found))
     parts.append(_costs(grouped))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -247,6 +250,48 @@ def _sensitivity(contest: Contest) -> str:
         return ""
     head = table(["hypervolume", *(LABELS[name] for name in contest.runs)], rows)
     return f"Mean after 40 trials if the hypervolume is counted otherwise:\n\n{head}"
+
+
+def _pruning(world: World, found: Found) -> str:
+    """Our sampler with and without pruners: time saved, hypervolume lost."""
+    rows = []
+    for table_name, sampler, workers, pruner in sorted(found, key=lambda key: (key[2], key[3] != "none", key[3])):
+        plain = found.get((world.name, OURS, workers, "none"))
+        if table_name != world.name or sampler != OURS or pruner == "none" or plain is None:
+            continue
+        with_pruner, without = (
+            Contest(world=world, workers=workers, runs={OURS: runs})
+            for runs in (found[world.name, OURS, workers, pruner], plain)
+        )
+        rows += [row for n in TESTED if (row := _pruned_row(with_pruner, without, pruner, n))]
+    if not rows:
+        return ""
+    head = ["pruner", "workers", "trials", "stopped", "time", "hypervolume", "lost", "at the same time, gained"]
+    return (
+        f"### {world.name}, stopping trials early\n\nOur sampler with a pruner against the same without one, as many "
+        "trials each; what was stopped does not count as found. Time is simulated, as a share of that without; the "
+        "last column compares the two searches when the pruned one ends its trials:\n\n" + table(head, rows)
+    )
+
+
+def _pruned_row(pruned: Contest, plain: Contest, name: str, n: int) -> list[str]:
+    there, here = pruned.at(OURS, n), plain.at(OURS, n)
+    seeds = sorted(there.keys() & here.keys())
+    if not seeds:
+        return []
+    stopped, times, gained = [], [], []
+    curves, others = pruned.curves(OURS), plain.curves(OURS)
+    for seed in seeds:
+        run, other = pruned.runs[OURS][seed], plain.runs[OURS][seed]
+        k = min(n, len(run.order))
+        stopped.append(sum(position < k for position in run.stopped_at) / k)
+        times.append(run.finished_s[k - 1] / other.finished_s[k - 1])
+        at_end = at_time(others[seed], other.finished_s, [run.finished_s[k - 1]])[0]
+        gained.append(float(curves[seed][k - 1]) - float(at_end))
+    lost = [here[seed] - there[seed] for seed in seeds]
+    values = [there[seed] for seed in seeds]
+    cells = [f"{np.mean(stopped):.0%}", f"{np.mean(times):.0%}", cell(values), cell(lost), cell(gained)]
+    return [name, str(pruned.workers), str(n), *cells]
 
 
 def _verdict(grouped: Sequence[Contest]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -174,18 +174,19 @@ class World:
     def _encoder(self) -> Encoder:
         return Encoder(self.space)
 
-    def hypervolumes(self, order: Sequence[int]) -> Array:
+    def hypervolumes(self, order: Sequence[int], without: Collection[int] = ()) -> Array:
         """Hypervolume of the true values of the first 1, 2, ... rows, as shares of that of the whole table.
 
         Args:
             order: Row numbers (k,).
+            without: Positions in `order` that do not count: what was stopped early has not been found.
 
         Returns:
             Shares in [0, 1] (k,), not decreasing.
         """
-        return self._volumes(order) / self._volumes(range(len(self)))[-1]
+        return self._volumes(order, without) / self._volumes(range(len(self)), ())[-1]
 
-    def chosen_quality(self, order: Sequence[int], seed: int) -> Array:
+    def chosen_quality(self, order: Sequence[int], seed: int, without: Collection[int] = ()) -> Array:
         """True quality of the row that looked best, at that seed, among the first 1, 2, ... rows (k,).
 
         NaN as long as nothing has been measured.
@@ -194,7 +195,7 @@ class World:
         best, here = -math.inf, math.nan
         for i, row in enumerate(order):
             value = self.rows[row].runs[seed].value
-            if value is not None and value > best:
+            if value is not None and value > best and i not in without:
                 best, here = value, float(self.truth[row])
             found[i] = here
         return found
@@ -203,7 +204,7 @@ class World:
         """The table with some of its rows only; shares of hypervolume are then those of its own front."""
         return replace(self, rows=tuple(row for row in self.rows if keep(row)))
 
-    def _volumes(self, order: Sequence[int]) -> Array:
+    def _volumes(self, order: Sequence[int], without: Collection[int]) -> Array:
         volumes = np.empty(len(order))
         front: list[tuple[float, float]] = []  # (gain in quality, decades saved), by falling gain
         for i, row in enumerate(order):
@@ -211,7 +212,7 @@ class World:
                 float(self.truth[row]) - self.worst,
                 self.log_budget + self.margin - float(self.log_costs[row]),
             )
-            if gain > 0 and saved > 0 and not any(g >= gain and s >= saved for g, s in front):
+            if i not in without and gain > 0 and saved > 0 and not any(g >= gain and s >= saved for g, s in front):
                 front = [(g, s) for g, s in front if g > gain or s > saved]
                 front = sorted([*front, (gain, saved)], reverse=True)
             lower = [0.0, *(s for _, s in front[:-1])]

@@ -59,5 +59,23 @@ def test_the_page_names_every_sampler_and_every_test(contest: Contest) -> None:
     assert "no difference shown" in lines[0]
 
 
+def test_a_pruner_is_compared_with_its_absence() -> None:
+    """Worked by hand: of two trials in 10 s, the second stopped half-way, which was the better one."""
+    order = (int(np.nanargmin(WORLD.truth)), int(np.nanargmax(WORLD.truth)))
+    plain = Replay(order=order, finished_s=(5.0, 10.0))
+    pruned = Replay(order=order, finished_s=(5.0, 7.5), stopped_at={1: 0})
+    few = WORLD.restricted(lambda row: row in [WORLD.rows[i] for i in order])
+    back = tuple(few.index[WORLD.rows[i].point.fingerprint] for i in order)
+    runs_of = {
+        ("made", "bayesian", 1, "none"): {0: Replay(order=back, finished_s=plain.finished_s)},
+        ("made", "bayesian", 1, "pareto"): {0: Replay(order=back, finished_s=pruned.finished_s, stopped_at={1: 0})},
+    }
+    text = report([few], runs_of)
+    (line,) = [item for item in text.splitlines() if item.startswith("| pareto | 1 | 40 |")]
+    curve, whole = few.hypervolumes(back, (1,)), few.hypervolumes(back)
+    lost = whole[1] - curve[1]
+    assert f"| 50% | 75% | {curve[1]:.3f} | {lost:.3f} | 0.000 |" in line
+
+
 def test_tables_are_markdown() -> None:
     assert table(["a", "b"], [["x", "1"]]) == "| a | b |\n|---|---:|\n| x | 1 |"

@@ -40,6 +40,15 @@ def test_the_running_hypervolume_is_that_of_the_library(margin: float) -> None:
         assert here.hypervolumes(order)[-1] == pytest.approx(1.0)
 
 
+def test_what_was_stopped_does_not_count() -> None:
+    order = list(range(30))
+    rest = [row for i, row in enumerate(order) if i not in (3, 7, 29)]
+    curve = WORLD.hypervolumes(order, (3, 7, 29))
+    assert curve[-1] == pytest.approx(WORLD.hypervolumes(rest)[-1])
+    assert curve[3] == curve[2]
+    assert WORLD.chosen_quality(order, 0, (3, 7, 29))[-1] == WORLD.chosen_quality(rest, 0)[-1]
+
+
 def test_costs_count_no_lower_than_the_floor() -> None:
     counts = np.array([row.point.trainable_parameters for row in WORLD.rows])
     low = WORLD.log_budget - WORLD.decades
