@@ -130,8 +130,8 @@ _FLAG_NAMES = {
     "objective": "objectives",
     "text_column": "text_columns",
     "reward_option": "reward_options",
-}
     "constraint": "constraints",
+}
 _TUPLES = ("objectives", "constraints", "record", "text_columns")
 _INTEGERS = (
     "trials",
