@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from autopeft.configuration import Configuration, ModuleSpec, Site
-from autopeft.modules import inject
+from autopeft.configuration import Configuration, ModuleSpec, Site, parameter_count
+from autopeft.modules import MODULES, inject
 from autopeft.study import Fidelity
 from autopeft.training import TrainingSettings
 from tests.tiny import tiny_backbone, tiny_batch
@@ -48,7 +48,11 @@ def test_measurement_says_what_was_asked_and_what_it_cost():
     (measurement,) = outcome.measurements
     assert (measurement.split, measurement.seed, measurement.fidelity) == ("search", 3, asked.fidelity)
     assert {"wall_time_s", "examples_per_s", "tokens_per_s"} <= set(measurement.costs)
-    assert all(value > 0 for value in measurement.costs.values())
+    n = parameter_count(asked.configuration, runner.backbone.shapes, MODULES)
+    assert measurement.costs["stored_bytes"] == 4 * n
+    assert measurement.costs["inference_flops_per_token"] == 0  # LoRA is merged
+    assert "trainable_parameters" not in measurement.costs  # every trial has it
+    assert all(value > 0 for name, value in measurement.costs.items() if name != "inference_flops_per_token")
     facts = measurement.environment
     assert facts["precision"] == "float32"
     assert (facts["backbone_hash"], facts["task_hash"]) == (runner.backbone.content_hash, runner.task.content_hash)
