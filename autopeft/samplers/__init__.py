@@ -1,7 +1,21 @@
 """What proposes the next configuration: functions of the trials. Only `bayesian` needs torch, when it is made."""
 
 from autopeft.samplers._base import Sampler, Source, Suggestion
+from autopeft.samplers._earlier import EarlierStudy
 from autopeft.samplers._optuna import optuna_distribution
-from autopeft.samplers._registry import SAMPLERS, SamplerFactory, make_sampler
+from autopeft.samplers._registry import SAMPLERS, WARM_SAMPLERS, SamplerFactory, make_sampler
+from autopeft.samplers._translate import MIN_EARLIER_TRIALS, bring_here
 
-__all__ = ["SAMPLERS", "Sampler", "SamplerFactory", "Source", "Suggestion", "make_sampler", "optuna_distribution"]
+__all__ = [
+    "MIN_EARLIER_TRIALS",
+    "SAMPLERS",
+    "WARM_SAMPLERS",
+    "EarlierStudy",
+    "Sampler",
+    "SamplerFactory",
+    "Source",
+    "Suggestion",
+    "bring_here",
+    "make_sampler",
+    "optuna_distribution",
+]

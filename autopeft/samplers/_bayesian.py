@@ -14,10 +14,12 @@ from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Source, Suggestion
 from autopeft.samplers._candidates import point_source
 from autopeft.samplers._design import Design
+from autopeft.samplers._earlier import EarlierStudy
 from autopeft.samplers._encoding import Encoder
 from autopeft.samplers._feasibility import Feasibility
 from autopeft.samplers._goal import Evidences, FitSurrogate, Goal, fit_default, make_goal
 from autopeft.samplers._history import Evidence, History, Observation, learned_constraints
+from autopeft.samplers._knowledge import Knowledge, transfer_weights
 from autopeft.samplers._known import KnownCosts, measured_objectives
 from autopeft.samplers._local_search import maximize
 from autopeft.samplers._points import Point
@@ -28,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 #: Search trials from the design before a surrogate decides.
 N_INITIAL = 8
+#: The same where earlier studies speak and the new trials bear them out.
+N_INITIAL_WARM = 4
+#: Positions among the first trials that are taken by what was good in earlier studies.
+_EARLIER_POSITIONS = (0, 1, 3)
 #: Every so many suggestions, quality within the budget counts alone.
 QUALITY_EVERY = 3
 #: Measured observations without which no surrogate is fitted.
@@ -57,6 +63,7 @@ class BayesianSampler:
         constraints: What must hold; those on known costs are a matter of the points.
         candidates: The only points that may be proposed; None for all.
         fit: Fits the surrogate of one objective.
+        earlier: Earlier studies to learn from.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class BayesianSampler:
         constraints: tuple[Constraint, ...] = (),
         candidates: Sequence[Mapping[str, OptionValue]] | None = None,
         fit: FitSurrogate = fit_default,
+        earlier: Sequence[EarlierStudy] = (),
     ) -> None:
         self._points = point_source(space, constraints, candidates)
         self._encoder = Encoder(space)
@@ -81,6 +89,7 @@ class BayesianSampler:
         self._seed = seed
         self._fidelity = fidelity
         self._fit = fit
+        self._knowledge = Knowledge(earlier, self._points, self._measured, seed=seed)
 
     def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
         history = History.of(
@@ -94,7 +103,8 @@ class BayesianSampler:
         taken = set(history.taken)
         chosen: list[Suggestion] = []
         with reproducible(int(rng.integers(2**31))):
-            goal, why = self._goal(history) if history.n_search + n > N_INITIAL else (None, "")
+            n_initial = N_INITIAL_WARM if self._knowledge.has_sources else N_INITIAL
+            goal, why = self._goal(history) if history.n_search + n > n_initial else (None, "")
             while len(chosen) < n:
                 index = history.n_search + len(chosen)
                 suggestion, point = self._suggest(index, goal, why, rng, taken)
@@ -111,10 +121,8 @@ class BayesianSampler:
     ) -> tuple[Suggestion | None, Point | None]:
         """The next suggestion and its point; None if the space is exhausted."""
         notes: dict[str, Any] = {}
-        if goal is None or index < N_INITIAL:
-            point = self._design.propose(index, rng, taken)
-            notes["source"] = (Source.INITIAL if index < N_INITIAL else Source.SPACE_FILLING).value
-            notes["why"] = "an even cover of costs and tuned layers" if index < N_INITIAL else why
+        if goal is None or index < self._n_initial(goal):
+            point, notes = self._initial(index, why, rng, taken)
         else:
             for_quality = len(self._objectives) > 1 and bool(self._measured) and index % QUALITY_EVERY == 0
             score = goal.score_quality if for_quality else goal.score
@@ -131,7 +139,30 @@ class BayesianSampler:
                 objective.name: model.quality.to_dict()
                 for objective, model in zip(self._measured, goal.surrogates, strict=False)
             }
+            weights = transfer_weights(self._measured, goal.surrogates)
+            if weights:
+                notes["earlier_studies"] = weights
         return Suggestion(params=point.params, notes=notes), point
+
+    def _n_initial(self, goal: Goal) -> int:
+        """Search trials before the model decides."""
+        return N_INITIAL_WARM if transfer_weights(self._measured, goal.surrogates) else N_INITIAL
+
+    def _initial(
+        self, index: int, why: str, rng: np.random.Generator, taken: set[str]
+    ) -> tuple[Point | None, dict[str, Any]]:
+        """A point that no model chose, and where it comes from."""
+        if index in _EARLIER_POSITIONS:
+            seed = self._knowledge.seed(taken)
+            if seed is not None:
+                return seed[0], {"source": Source.INITIAL.value, "why": f"good in the earlier study {seed[1]}"}
+        is_initial = index < N_INITIAL
+        # What the design begins with comes all the same, only later.
+        position = index - sum(item < index for item in _EARLIER_POSITIONS) if self._knowledge.has_sources else index
+        return self._design.propose(position, rng, taken), {
+            "source": (Source.INITIAL if is_initial else Source.SPACE_FILLING).value,
+            "why": "an even cover of costs and tuned layers" if is_initial else why,
+        }
 
     def _predictions(self, goal: Goal, point: Point) -> dict[str, Any]:
         """What the surrogates expect, as natural values of the mean and of one standard deviation around it."""
@@ -162,7 +193,15 @@ class BayesianSampler:
                 log_budget=self._log_budget(),
                 feasibility=self._feasibility(known, failed),
             )
-            goal = make_goal(self._encoder, self._costs, self._measured, evidence, seed=self._seed, fit=self._fit)
+            goal = make_goal(
+                self._encoder,
+                self._costs,
+                self._measured,
+                evidence,
+                seed=self._seed,
+                fits=self._knowledge.fits(self._fit),
+                fit=self._fit,
+            )
         except SurrogateError as error:
             return None, self._warn(str(error))
         worthless = self._worthless(goal.surrogates)

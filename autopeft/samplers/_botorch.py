@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     from botorch.models.transforms.input import FilterFeatures
     from botorch.sampling import SobolQMCNormalSampler
     from gpytorch.kernels import MaternKernel, ScaleKernel
+    from gpytorch.means import Mean
     from linear_operator.utils.warnings import NumericalWarning
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FilterFeatures",
     "GenericMCMultiOutputObjective",
     "MaternKernel",
+    "Mean",
     "ModelListGP",
     "NumericalWarning",
     "ScaleKernel",

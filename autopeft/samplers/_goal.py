@@ -78,6 +78,7 @@ def make_goal(
     *,
     seed: int,
     fit: FitSurrogate = fit_default,
+    fits: Sequence[FitSurrogate] = (),
 ) -> Goal:
     """Fit the surrogates and choose the acquisition function.
 
@@ -96,6 +97,7 @@ def make_goal(
         evidence: What is known.
         seed: Of the quasi-random samples.
         fit: Fits one surrogate.
+        fits: One for each measured objective, in place of `fit`; empty for none.
 
     Raises:
         SurrogateError: If a surrogate cannot be fitted.
@@ -108,7 +110,8 @@ def make_goal(
     noise = np.array([item.noise_sd or (0.0,) * len(measured) for item in evidence.known], dtype=np.float64).reshape(
         values.shape
     )
-    surrogates = [fit(x, y, sd) for y, sd in zip(values.T, noise.T, strict=True)]
+    chosen = fits or [fit] * len(measured)
+    surrogates = [fit_one(x, y, sd) for fit_one, y, sd in zip(chosen, values.T, noise.T, strict=True)]
     return _ModelGoal(encoder, surrogates, exact, evidence, seed=seed)
 
 

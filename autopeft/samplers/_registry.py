@@ -10,10 +10,13 @@ from autopeft.configuration import BoundSpace, OptionValue
 from autopeft.exceptions import UnknownNameError, UsageError
 from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Sampler
+from autopeft.samplers._earlier import EarlierStudy
 from autopeft.samplers._optuna import OptunaSampler
 from autopeft.samplers._random import RandomSampler
 from autopeft.study import Fidelity
 
+#: Samplers that learn from earlier studies.
+WARM_SAMPLERS = frozenset({"bayesian"})
 #: The volume of improvements grows out of hand with more.
 MAX_OBJECTIVES = 4
 
@@ -58,6 +61,7 @@ def make_sampler(
     fidelity: Fidelity,
     constraints: tuple[Constraint, ...] = (),
     candidates: Sequence[Mapping[str, OptionValue]] | None = None,
+    earlier: Sequence[EarlierStudy] = (),
 ) -> Sampler:
     """Build a sampler.
 
@@ -69,6 +73,7 @@ def make_sampler(
         fidelity: Of the study's search trials; trials at another fidelity are ignored.
         constraints: What every proposal must keep as far as it can be known before training.
         candidates: The only points that may be proposed, where they have been listed; None for all of the space.
+        earlier: Earlier studies to learn from; samplers that are not in `WARM_SAMPLERS` ignore them.
 
     Raises:
         UnknownNameError: If there is no sampler of that name.
@@ -82,6 +87,7 @@ def make_sampler(
             f"a search optimizes 1 to {MAX_OBJECTIVES} objectives, but got {len(objectives)} ({names}); "
             f"bound some of them with --constraint instead."
         )
+    further = {"earlier": tuple(earlier)} if earlier and name in WARM_SAMPLERS else {}
     return SAMPLERS[name](
         space=space,
         objectives=objectives,
@@ -89,4 +95,5 @@ def make_sampler(
         fidelity=fidelity,
         constraints=constraints,
         candidates=candidates,
+        **further,
     )

@@ -13,6 +13,7 @@ from autopeft.samplers._botorch import (
     FilterFeatures,
     GenericMCMultiOutputObjective,
     MaternKernel,
+    Mean,
     ModelListGP,
     ScaleKernel,
     SingleTaskGP,
@@ -21,7 +22,7 @@ from autopeft.samplers._botorch import (
     without_compiling,
 )
 from autopeft.samplers._gaussian_process import GaussianProcess
-from autopeft.samplers._surrogate import Surrogate
+from autopeft.samplers._surrogate import Shift, Surrogate
 
 Array = npt.NDArray[np.float64]
 
@@ -43,7 +44,7 @@ class SampledImprovement:
 
     def __init__(self, surrogates: Sequence[Surrogate], x: Array, exact: Array, *, reference: Array, seed: int) -> None:
         self._n_features = x.shape[1]
-        models = [to_botorch(item.process, n_more=exact.shape[1]) for item in surrogates]
+        models = [to_botorch(item.process, n_more=exact.shape[1], shift=item.shift) for item in surrogates]
         self._pending: list[Array] = []
         with without_compiling():
             self._acquisition = qLogNoisyExpectedHypervolumeImprovement(
@@ -74,25 +75,49 @@ class SampledImprovement:
         return torch.cat([samples, exact.expand(*samples.shape[:-1], exact.shape[-1])], dim=-1)
 
 
-def to_botorch(process: GaussianProcess, *, n_more: int) -> SingleTaskGP:
+class _ShiftedMean(Mean):
+    """The prior mean of a shifted process.
+
+    Args:
+        shift: See `Shift`.
+        constant: The process's own mean.
+    """
+
+    def __init__(self, shift: Shift, constant: float) -> None:
+        super().__init__()
+        self._shift = shift
+        self._constant = constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self._shift.mean(x.detach().reshape(-1, x.shape[-1]).numpy())
+        return torch.as_tensor(found).reshape(x.shape[:-1]) + self._shift.spread * self._constant
+
+
+def to_botorch(process: GaussianProcess, *, n_more: int, shift: Shift | None = None) -> SingleTaskGP:
     """The same process as a BoTorch model.
 
     Args:
         process: Fitted.
         n_more: Further columns of its inputs, which it does not look at.
+        shift: What the model adds to the process, and by what it multiplies it; None for nothing.
     """
     data, found = process.data, process.hyperparameters
+    spread = 1.0 if shift is None else shift.spread
+    observed = spread * data.z if shift is None else spread * data.z + torch.as_tensor(shift.mean(data.x.numpy()))
     n_features = data.x.shape[1]
     covariance = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=n_features))
     model = SingleTaskGP(
         torch.cat([data.x, data.x.new_zeros(len(data.x), n_more)], dim=-1),
-        data.z.unsqueeze(-1),
-        train_Yvar=process.noise.unsqueeze(-1),
+        observed.unsqueeze(-1),
+        train_Yvar=spread**2 * process.noise.unsqueeze(-1),
         covar_module=covariance,
         outcome_transform=None,
         input_transform=FilterFeatures(torch.arange(n_features)) if n_more else None,
     )
     covariance.base_kernel.lengthscale = found.log_scales.exp()
-    covariance.outputscale = float(np.exp(found.log_signal))
-    model.mean_module.initialize(constant=process.mean)
+    covariance.outputscale = spread**2 * float(np.exp(found.log_signal))
+    if shift is None:
+        model.mean_module.initialize(constant=process.mean)
+    else:
+        model.mean_module = _ShiftedMean(shift, process.mean)
     return model.double().eval()

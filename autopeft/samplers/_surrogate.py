@@ -101,6 +101,17 @@ class Quality:
         }
 
 
+class Shift(Protocol):
+    """A known function beside a process: predictions become ``mean(x) + spread * process``."""
+
+    @property
+    def spread(self) -> float:
+        """Factor of the process, > 0."""
+
+    def mean(self, x: Array) -> Array:
+        """The known function (n,) at points (n x d)."""
+
+
 class Surrogate(Protocol):
     """A model of one measured objective over encoded configurations, in transformed units (see `OutcomeTransform`)."""
 
@@ -114,7 +125,11 @@ class Surrogate(Protocol):
 
     @property
     def process(self) -> GaussianProcess:
-        """A single Gaussian process that stands for it where joint samples are drawn."""
+        """A single Gaussian process that stands for it where joint samples are drawn, before the shift."""
+
+    @property
+    def shift(self) -> Shift | None:
+        """What turns predictions of the process into those of the surrogate; None for nothing."""
 
     def predict(self, x: Array) -> tuple[Tensor, Tensor]:
         """Posterior of the noise-free value at points (n x d): means (n,) and standard deviations (n,), > 0."""
@@ -166,7 +181,10 @@ class GaussianProcesses:
         transform = OutcomeTransform.of(y)
         extra = None if noise_sd is None else np.square(np.asarray(noise_sd) * transform.slope(y))
         data = Data.merge(x, transform(y), extra)
-        return cls(_fit_all(data, priors), transform, held_out=_hold_out(data, priors))
+        return cls(fit_processes(data, priors), transform, held_out=_hold_out(data, priors))
+
+    #: Its processes predict the objective itself.
+    shift: Shift | None = None
 
     @property
     def process(self) -> GaussianProcess:
@@ -187,8 +205,12 @@ class GaussianProcesses:
             self.processes = [process.with_data(points, means) for process in self.processes]
 
 
-def _fit_all(data: Data, priors: Sequence[LengthScalePrior]) -> list[GaussianProcess]:
-    """One process per prior, those apart that cannot be fitted."""
+def fit_processes(data: Data, priors: Sequence[LengthScalePrior] = PRIORS) -> list[GaussianProcess]:
+    """One process per prior, those apart that cannot be fitted.
+
+    Raises:
+        SurrogateError: If none can.
+    """
     processes, problems = [], []
     for prior in priors:
         try:
@@ -216,7 +238,7 @@ def _hold_out(data: Data, priors: Sequence[LengthScalePrior]) -> tuple[int, floa
         folds = [~seen]
     predicted, observed = [], []
     for held in folds:
-        processes = _fit_all(data.take(~held), priors)
+        processes = fit_processes(data.take(~held), priors)
         predicted.append(_mixture([process.predict(data.x[held]) for process in processes])[0].numpy())
         observed.append(data.z[held].numpy())
     return sum(map(len, observed)), _rank_correlation(np.concatenate(predicted), np.concatenate(observed))

@@ -77,13 +77,13 @@ def test_leave_one_out_quality_tells_a_function_from_noise(data: tuple) -> None:
 @pytest.mark.parametrize("n", [40, 400])
 def test_held_out_predictions_have_not_seen_what_they_predict(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    real = _surrogate._fit_all
+    real = _surrogate.fit_processes
 
     def spy(data, priors):
         seen.append({tuple(row) for row in data.x.tolist()})
         return real(data, priors)
 
-    monkeypatch.setattr(_surrogate, "_fit_all", spy)
+    monkeypatch.setattr(_surrogate, "fit_processes", spy)
     x = np.random.default_rng(0).random((n, 3))
     quality = fit(x, smooth(x)).quality
     everything, *folds = seen
