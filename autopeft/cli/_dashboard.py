@@ -27,7 +27,13 @@ _SAFE = (
     "--client.toolbarMode=viewer",
     "--global.developmentMode=false",
 )
-_LOOKS = ("--theme.primaryColor=#0072B2", "--theme.baseFontSize=14")
+#: A light and a dark theme, so that the browser's own choice between them holds.
+_LOOKS = (
+    "--theme.light.primaryColor=#0072B2",
+    "--theme.dark.primaryColor=#56B4E9",
+    "--theme.baseFontSize=14",
+    *(f"--theme.headingFontSizes={size}rem" for size in (2, 1.6, 1.25)),
+)
 
 
 def dashboard_script() -> Path:

@@ -13,7 +13,21 @@ import plotly.graph_objects as go
 from autopeft.export import format_count, format_score, format_short_count
 from autopeft.objectives import Direction, Objective
 
-from ._style import BLUE, GREEN, GREY, NEUTRAL, ORANGE, PURPLE, SKY, axis_title, empty_figure, finish, plain, readable
+from ._style import (
+    BLUE,
+    GREEN,
+    GREY,
+    NEUTRAL,
+    ORANGE,
+    PURPLE,
+    SKY,
+    axis_title,
+    empty_figure,
+    finish,
+    plain,
+    readable,
+    rounded,
+)
 from ._style import shown as shown_value
 
 #: From this many points on they are drawn by the graphics card.
@@ -165,14 +179,14 @@ def hypervolume_words(frame: pd.DataFrame, rivals: pd.DataFrame) -> str:
     last = frame.iloc[-1]
     grown = frame[frame["hypervolume"] >= last["hypervolume"]].iloc[0]
     text = (
-        f"The front covers {last['hypervolume']:.4g} after {int(last['n_trials'])} search trials; "
-        f"it last grew with trial {int(grown['number'])}, the {int(grown['n_trials'])}. to finish."
+        f"The front covers {rounded(last['hypervolume'])} after {int(last['n_trials'])} search trials; "
+        f"it last grew with trial {int(grown['number'])}, after {int(grown['n_trials'])}."
     )
     if not rivals.empty:
         n = min(len(rivals), len(frame))
         text += (
-            f" Random search covered {rivals['middle'].iloc[n - 1]:.4g} after {n} trials, "
-            f"this one {frame['hypervolume'].iloc[n - 1]:.4g}."
+            f" Random search covered {rounded(rivals['middle'].iloc[n - 1])} after {n} trials, "
+            f"this one {rounded(frame['hypervolume'].iloc[n - 1])}."
         )
     return text
 

@@ -17,11 +17,12 @@ from ._style import empty_figure, finish, plain
 _SCALE = [[0.0, "#d7e8f4"], [0.5, "#56a0cf"], [1.0, "#08306b"]]
 
 
-def heatmap_figure(cells: pd.DataFrame, *, only_differences: bool = False) -> go.Figure:
+def heatmap_figure(cells: pd.DataFrame, *, only_differences: bool = False, compact: bool = False) -> go.Figure:
     """Draw what one configuration trains where: shade by parameters (by size where they are not known).
 
     Args:
         cells: `cells_frame`, or one of `compared_cells`.
+        compact: Whether there is no room for more than sizes in the cells.
         only_differences: Whether cells that are equal in both configurations are left pale and without text.
     """
     if cells.empty or not cells["n_modules"].any():
@@ -29,7 +30,7 @@ def heatmap_figure(cells: pd.DataFrame, *, only_differences: bool = False) -> go
     by = "parameters" if cells["parameters"].notna().any() else "size"
     table = _Table(cells)
     strength = cells[by].where(cells[by].notna(), 1.0).where(cells["n_modules"] > 0)
-    labels = [_cell_text(row) for row in _rows(cells)]
+    labels = [_short_text(row) if compact else _cell_text(row) for row in _rows(cells)]
     if only_differences:
         strength = strength.where(cells["differs"])
         labels = [
@@ -55,6 +56,7 @@ def heatmap_figure(cells: pd.DataFrame, *, only_differences: bool = False) -> go
             showscale=False,
             xgap=3,
             ygap=3,
+            textfont={"size": 12},
         )
     )
     _fill_missing_text(figure, table, strength, labels, hover)
@@ -97,11 +99,13 @@ def average_figure(cells: pd.DataFrame) -> go.Figure:
             colorscale=_SCALE,
             zmin=0,
             zmax=100,
-            colorbar={"title": {"text": "% of the front", "side": "right"}, "thickness": 12},
+            colorbar={"title": {"text": "% of the front", "side": "right"}, "thickness": 12, "outlinewidth": 0},
             xgap=3,
             ygap=3,
+            textfont={"size": 12},
         )
     )
+    _fill_missing_text(figure, table, cells["share"].where(cells["share"] > 0), labels, hover)
     return _finished(figure, table)
 
 
@@ -136,6 +140,12 @@ def _cell_text(row: Mapping[str, Any]) -> str:
     if lines and not pd.isna(row["parameters"]):
         lines.append(format_short_count(row["parameters"]))
     return "<br>".join(lines)
+
+
+def _short_text(row: Mapping[str, Any]) -> str:
+    if not row["n_modules"]:
+        return ""
+    return "on" if pd.isna(row["size"]) else f"{row['size']:.0f}"
 
 
 def _cell_hover(row: Mapping[str, Any]) -> str:

@@ -13,8 +13,8 @@ from autopeft.objectives import Objective
 
 from ._style import BLUE, GREY, NEUTRAL, axis_title, empty_figure, finish, plain, readable
 
-#: Cividis in steps: the same order with any color vision, and in gray.
-_CIVIDIS = "Cividis"
+#: Gray to blue: an order that any color vision sees, on light pages and on dark ones.
+_WORSE_TO_BETTER = [[0.0, "#B8B8B8"], [0.6, "#56B4E9"], [1.0, "#0072B2"]]
 
 
 def importance_figure(frame: pd.DataFrame, *, is_reliable: bool) -> go.Figure:
@@ -24,10 +24,10 @@ def importance_figure(frame: pd.DataFrame, *, is_reliable: bool) -> go.Figure:
         frame: `Importance.frame`.
         is_reliable: Whether they are.
     """
-    rows = frame.head(15).iloc[::-1]
+    rows = frame[frame["importance"] >= 0.005].head(15).iloc[::-1]
     if rows.empty or not rows["importance"].any():
         return empty_figure("Nothing can be said about the parameters yet.")
-    pattern = {"shape": "" if is_reliable else "/", "fgcolor": GREY}
+    pattern = {"shape": "" if is_reliable else "/", "fgcolor": GREY, "fillmode": "overlay"}
     figure = go.Figure(
         go.Bar(
             x=100 * rows["importance"],
@@ -72,7 +72,7 @@ def parallel_figure(points: pd.DataFrame, values: Mapping[int, float], objective
             dimensions=dimensions,
             line={
                 "color": y * objective.sign,
-                "colorscale": _CIVIDIS,
+                "colorscale": _WORSE_TO_BETTER,
                 "showscale": False,
             },
             labelangle=-20,
@@ -105,7 +105,7 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
         }
     numbers = np.array([np.nan if absent else float(value) for value, absent in zip(values, missing, strict=True)])
     low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
-    is_log = low > 0 and high / low > 20
+    is_log = low > 0 and high / low > 8
     scaled = np.log10(numbers) if is_log else numbers
     ends = [float(np.nanmin(scaled)), float(np.nanmax(scaled))]
     ticks = np.linspace(ends[0], ends[1], 5)
@@ -121,7 +121,7 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _order(word: str) -> tuple[int, float, str]:
@@ -134,7 +134,7 @@ def _order(word: str) -> tuple[int, float, str]:
 def parallel_words(n_trials: int, objective: Objective) -> str:
     """Parallel coordinates in words."""
     return (
-        f"Parallel coordinates: one line for each of {n_trials} trials across its parameters, brighter where "
+        f"Parallel coordinates: one line for each of {n_trials} trials across its parameters, bluer where "
         f"{readable(objective.name)} is better."
     )
 

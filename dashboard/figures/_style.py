@@ -43,7 +43,15 @@ def axis_title(item: Objective) -> str:
 def shown(value: float | None, item: Objective) -> str:
     """A value with its unit; a dash if it is missing."""
     text = format_value(value, item.unit)
-    return plain(text) if text else "not measured"
+    if not text:
+        return "not measured"
+    unit = f" {item.unit}" if item.unit and item.unit not in ("parameters", "s", "bytes") else ""
+    return plain(text + unit)
+
+
+def rounded(value: float) -> str:
+    """A number of any size in four significant digits or thousands, never with an exponent of ten."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def finish(figure: go.Figure, *, height: int, legend: bool = True) -> go.Figure:

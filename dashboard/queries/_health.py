@@ -102,9 +102,8 @@ def stagnation(frame: pd.DataFrame, spec: StudySpec) -> Card:
     final = growth["hypervolume"].iloc[-1]
     since = int((growth["hypervolume"] >= final).sum()) - 1
     patience = max(20, len(growth) // 4)
-    finding = f"The front last changed {since} trials ago, of {len(growth)}."
-    if since == 0:
-        finding = "The newest trial changed the front."
+    ago = "with the newest trial" if since == 0 else f"{since} trial{'s' if since > 1 else ''} ago"
+    finding = f"The front last changed {ago}, of {len(growth)} that were measured."
     if since < patience:
         return Card(title=title, status=Status.GOOD, finding=finding)
     advice = (
@@ -118,6 +117,7 @@ def edges(points: pd.DataFrame, spec: StudySpec) -> Card:
     """Do the winners stand at the edge of the space?"""
     title = "Are the winners inside the search space?"
     bounds = _bounds(spec)
+    declared = {name: spec.space["parameters"][name]["type"] for name in bounds}
     found = []
     for name, (low, high, is_log) in bounds.items():
         values = points[name].dropna() if name in points else pd.Series(dtype=float)
@@ -128,7 +128,9 @@ def edges(points: pd.DataFrame, spec: StudySpec) -> Card:
             ("low", [item <= EDGE for item in scaled]),
             ("high", [item >= 1 - EDGE for item in scaled]),
         ):
-            if sum(at_end) > len(at_end) / 2:
+            # Below a rank or a width of one there is nothing.
+            is_floor = end == "low" and low == 1 and declared[name] == "int"
+            if sum(at_end) > len(at_end) / 2 and not is_floor:
                 found.append(
                     f"{name} at its {end} end {low if end == 'low' else high:g} ({sum(at_end)} of {len(values)})"
                 )

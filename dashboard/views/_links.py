@@ -36,7 +36,7 @@ def chosen_study() -> str | None:
 
 def choose_study(name: str) -> None:
     """Go to a study; another study's trial means nothing there."""
-    if name != chosen_study():
+    if chosen_study() not in (None, name):
         st.session_state[_TRIAL] = None
     st.session_state[_STUDY] = name
 

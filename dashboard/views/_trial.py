@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from autopeft.configuration import Configuration
@@ -28,13 +29,14 @@ def show_panel(opened: Open, number: int, *, key: str) -> None:
         if reason:
             st.text(reason)
         st.dataframe(
-            [{"": name, " ": value} for name, value in facts(opened, trial)],
+            pd.DataFrame(facts(opened, trial), columns=["what", "value"]),
             hide_index=True,
             width="stretch",
             height="content",
             alt=f"Values of trial {number}.",
         )
-        show_heatmap(opened, trial, key=f"{key} heat map")
+        show_heatmap(opened, trial, key=f"{key} heat map", compact=True)
+        st.caption("Sizes by part and layer; on: a module that has no size.")
         columns = st.columns(2)
         for column, name, label in zip(
             columns, ("Configuration", "Trials"), ("By layer", "Curve and log"), strict=True
@@ -43,11 +45,11 @@ def show_panel(opened: Open, number: int, *, key: str) -> None:
                 column.page_link(pages[name], label=label, query_params={"study": opened.name, "trial": str(number)})
 
 
-def show_heatmap(opened: Open, trial: Trial, *, key: str) -> None:
+def show_heatmap(opened: Open, trial: Trial, *, key: str, compact: bool = False) -> None:
     """Draw a trial's configuration by layer."""
     cells = queries.cells_frame(trial.configuration, n_layers(opened, trial.configuration), counts(trial))
     st.plotly_chart(
-        figures.heatmap_figure(cells),
+        figures.heatmap_figure(cells, compact=compact),
         key=key,
         config={"displayModeBar": False},
         alt=figures.heatmap_words(cells, trial.configuration.describe()),

@@ -182,10 +182,15 @@ def _table(opened: Open, frame: pd.DataFrame, brushed: list[int]) -> None:
         alt="Table of the trials in the picture with their objectives and configurations.",
         column_config={
             "number": st.column_config.NumberColumn("trial", width="small"),
-            **{name: st.column_config.NumberColumn(figures.readable(name)) for name in names},
+            **{name: _column(name) for name in names},
             "configuration": st.column_config.TextColumn(width="large"),
         },
     )
+
+
+def _column(name: str) -> Any:
+    form = "localized" if name == "trainable_parameters" else "%.4g"
+    return st.column_config.NumberColumn(figures.readable(name), format=form)
 
 
 def _growth(opened: Open, frame: pd.DataFrame) -> None:

@@ -42,6 +42,11 @@ def show(opened: Open) -> None:
         _importance(opened, name)
     with right:
         _surrogate(opened, frame, objective)
+    found = _found(opened.url, opened.name, opened.overview.token, name)
+    # What matters most stands first; there is no room for everything.
+    points = points[
+        ["number", *found.frame["parameter"], *points.columns.difference(["number", *found.frame["parameter"]])]
+    ]
     _parallel(points, values, objective)
     _fidelity(opened, frame, objective)
 
@@ -155,7 +160,7 @@ def _parallel(points: pd.DataFrame, values: dict[int, float], objective: Objecti
         alt=text,
     )
     st.caption(
-        f"{len(shown)} of {len(values)} trials, brighter is better. Drag along an axis to brush; click it to undo. "
+        f"{len(shown)} of {len(values)} trials, bluer is better. Drag along an axis to brush; click it to undo. "
         "Off: the parameter had no meaning in that trial."
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 
@@ -13,6 +14,10 @@ from autopeft.store import StudyOverview, StudyReader
 
 from . import _cache, _links, _live, configuration, export, front, health, insight, studies, trials
 from ._study import Open
+
+_ICON = Path(__file__).parents[1] / "icon.png"
+#: Streamlit leaves room above every page for a toolbar that this one does not have.
+_STYLE = "<style>[data-testid='stMainBlockContainer'] { padding-top: 4rem; padding-bottom: 2rem; }</style>"
 
 _log = logging.getLogger(__name__)
 
@@ -23,32 +28,32 @@ class _View:
 
     Args:
         title: Its name in the navigation; lower-case it is its address.
-        icon: Its symbol.
         show: Draws it.
     """
 
     title: str
-    icon: str
     show: Callable[[Open], None]
 
 
 _VIEWS = (
-    _View(title="Front", icon=":material/scatter_plot:", show=front.show),
-    _View(title="Configuration", icon=":material/grid_on:", show=configuration.show),
-    _View(title="Trials", icon=":material/table_rows:", show=trials.show),
-    _View(title="Insight", icon=":material/lightbulb:", show=insight.show),
-    _View(title="Health", icon=":material/monitor_heart:", show=health.show),
-    _View(title="Export", icon=":material/download:", show=export.show),
+    _View(title="Front", show=front.show),
+    _View(title="Configuration", show=configuration.show),
+    _View(title="Trials", show=trials.show),
+    _View(title="Insight", show=insight.show),
+    _View(title="Health", show=health.show),
+    _View(title="Export", show=export.show),
 )
 
 
 def main(url: str) -> None:
     """Draw the page that the address names, whatever state the database is in."""
-    st.set_page_config(page_title="autopeft", page_icon=":material/tune:", layout="wide")
+    # No symbols in the navigation: Streamlit fetches those of pages from the internet.
+    st.set_page_config(page_title="autopeft", page_icon=str(_ICON), layout="wide")
+    st.html(_STYLE)
     _links.adopt_address()
-    pages = {"Studies": st.Page(lambda: _studies(url), title="Studies", icon=":material/list:", default=True)}
+    pages = {"Studies": st.Page(lambda: _studies(url), title="Studies", default=True)}
     for view in _VIEWS:
-        pages[view.title] = st.Page(_page(url, view), title=view.title, icon=view.icon, url_path=view.title.lower())
+        pages[view.title] = st.Page(_page(url, view), title=view.title, url_path=view.title.lower())
     st.session_state["pages"] = pages
     st.navigation(list(pages.values()), position="top").run()
     _links.write_address()
