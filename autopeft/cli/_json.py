@@ -144,6 +144,10 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "rewards": [{"name": name, "cost": cost} for name, cost in plan.rewards],
         "reward_time_s": plan.reward_time_s,
         "reward_problem": plan.reward_problem,
+        "warm_start": [
+            {"study": item.name, "task": item.task, "backbone": item.backbone, "n_trials": len(item.trials)}
+            for item in plan.warm_start
+        ],
         "seconds_per_trial": plan.seconds_per_trial,
         "estimated_time_s": plan.estimated_time_s,
         "export_notes": list(plan.export_notes),

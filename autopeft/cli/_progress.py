@@ -162,6 +162,8 @@ def plan_lines(plan: Plan) -> list[str]:
         lines += [f"           {name}: {cost}" for name, cost in plan.rewards if cost]
     if plan.reward_problem is not None:
         lines.append(f"           an untrained model cannot be measured: {plan.reward_problem}")
+    for i, earlier in enumerate(plan.warm_start):
+        lines.append(f"{'Warm start' if i == 0 else '':<11}{earlier.describe()}")
     if plan.seconds_per_trial is not None:
         left = format_duration(plan.estimated_time_s)
         lines.append(

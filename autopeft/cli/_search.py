@@ -17,7 +17,7 @@ from autopeft.cli._search_flags import takes_search_flags
 from autopeft.exceptions import UsageError
 
 if TYPE_CHECKING:
-    from autopeft.orchestrate import SearchResult, SearchSettings
+    from autopeft.orchestrate import PreparedSearch, SearchResult, SearchSettings, WarmStart
     from autopeft.study import Study
 
 ConfigOption = Annotated[
@@ -130,12 +130,12 @@ def _search(
     settings: SearchSettings, db: str | None, command: str, interruption: Interruption, *, is_quiet: bool
 ) -> SearchResult:
     from autopeft.cli._progress import SearchProgress
-    from autopeft.orchestrate import prepare, run_search
+    from autopeft.orchestrate import begin_study, prepare, run_search
     from autopeft.store import open_store
 
     prepared = prepare(settings)
     with open_store(database_url(db)) as store:
-        store.ensure_study(prepared.spec)
+        begin_study(settings.warm_start, store, prepared.spec, prepared.space)
         store.set_attribute(prepared.spec.name, "command", command)
         with SearchProgress(is_quiet=is_quiet, before_trial=interruption.check) as progress:
             _show_note(db, progress.message)
@@ -161,6 +161,7 @@ def _show_plan(settings: SearchSettings, db: str | None, format: OutputFormat) -
     prepared = prepare(settings)
     url = database_url(db)
     study = _stored_study(url, prepared.spec.name)
+    warm_start = _planned_warm_start(url, settings, prepared) if study is None else None
     found = make_plan(
         prepared,
         load_runner(prepared, cache_dir=cache_folder()),
@@ -169,9 +170,25 @@ def _show_plan(settings: SearchSettings, db: str | None, format: OutputFormat) -
         store_url=mask_url(url),
         command_extra=database_flag(db),
         study=study,
+        warm_start=warm_start,
     )
     emit(format, lambda: _json.plan_document(found), lambda: Text("\n".join(plan_lines(found))))
     _show_note(db)
+
+
+def _planned_warm_start(url: str, settings: SearchSettings, prepared: PreparedSearch) -> WarmStart:
+    """What a study that has not begun would begin with."""
+    from autopeft.exceptions import NotFoundError
+    from autopeft.orchestrate import find_warm_start
+    from autopeft.store import open_store
+
+    asked, spec, space = settings.warm_start, prepared.spec, prepared.space
+    try:
+        store = open_store(url, create=False)
+    except NotFoundError:
+        return find_warm_start(asked, None, spec, space)
+    with store:
+        return find_warm_start(asked, store, spec, space)
 
 
 def _stored_study(url: str, name: str) -> Study | None:

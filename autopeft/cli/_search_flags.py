@@ -107,6 +107,16 @@ SEARCH_FLAGS: dict[str, Any] = {
         typer.Option("--baselines/--no-baselines", rich_help_panel=_LIMITS, help="Run the baselines. Default: yes."),
     ],
     "seed": Annotated[int | None, typer.Option("--seed", rich_help_panel=_LIMITS, help="Of the study. Default: 0.")],
+    "warm_start": Annotated[
+        str | None,
+        typer.Option(
+            "--warm-start",
+            metavar="auto|STUDY|FILE|none",
+            rich_help_panel=_LIMITS,
+            help="Earlier studies to learn from: those of the database that fit, one study, or a file that "
+            "`autopeft db export` wrote. Default: auto.",
+        ),
+    ],
     "data_dir": Annotated[
         Path | None,
         typer.Option(

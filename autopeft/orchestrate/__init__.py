@@ -10,6 +10,7 @@ from autopeft.orchestrate._reopen import ReopenedStudy, reopen
 from autopeft.orchestrate._search import load_runner, make_plan, planned_baselines, run_search
 from autopeft.orchestrate._settings import SearchSettings, parse_duration, parse_share
 from autopeft.orchestrate._statistics import Interval, difference_interval, score_interval
+from autopeft.orchestrate._warm_start import WarmStart, begin_study, find_warm_start
 
 __all__ = [
     "Baseline",
@@ -24,8 +25,11 @@ __all__ = [
     "SearchResult",
     "SearchSettings",
     "SilentProgress",
+    "WarmStart",
     "baselines",
+    "begin_study",
     "difference_interval",
+    "find_warm_start",
     "load_runner",
     "make_plan",
     "parse_duration",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from autopeft.samplers import EarlierStudy
 from autopeft.study import StudySpec, Trial
 
 
@@ -31,6 +32,7 @@ class Plan:
         rewards: What is measured of each trained candidate beside the task's metrics, with what it costs in words.
         reward_time_s: Measured on an untrained candidate, per split; part of the estimate above; None if not probed.
         reward_problem: Why a reward could not be measured on it; None if all could.
+        warm_start: Earlier studies that the search learns from.
     """
 
     spec: StudySpec
@@ -50,6 +52,7 @@ class Plan:
     rewards: tuple[tuple[str, str], ...] = ()
     reward_time_s: float | None = None
     reward_problem: str | None = None
+    warm_start: tuple[EarlierStudy, ...] = ()
 
 
 class Progress(Protocol):

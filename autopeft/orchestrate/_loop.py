@@ -13,6 +13,7 @@ from autopeft.orchestrate._confirm import enqueue_confirmations, summarize
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._executor import Executor
 from autopeft.orchestrate._prepare import PreparedSearch
+from autopeft.orchestrate._warm_start import stored_warm_start
 from autopeft.orchestrate._worker_id import is_dead
 from autopeft.samplers import Sampler, make_sampler
 from autopeft.store import TrialStore
@@ -149,12 +150,14 @@ class SearchLoop:
     def _search(self) -> None:
         settings = self._prepared.settings
         spec = self._prepared.spec
+        begun = stored_warm_start(self._store.load_study(self._name))
         sampler = make_sampler(
             spec.sampler,
             space=self._prepared.space,
             objectives=spec.objectives,
             seed=spec.seed,
             fidelity=spec.fidelity,
+            earlier=() if begun is None else begun.sources,
             constraints=spec.constraints,
         )
         kinds = (TrialKind.BASELINE, TrialKind.SEARCH)

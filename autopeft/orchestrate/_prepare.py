@@ -191,6 +191,7 @@ _FLAGS = {
     "baselines": "--baselines",
     "seed": "--seed",
     "study": "--study",
+    "warm_start": "--warm-start",
     "data_dir": "--data-dir",
     "text_columns": "--text-column",
     "label_column": "--label-column",

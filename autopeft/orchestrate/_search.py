@@ -19,6 +19,7 @@ from autopeft.orchestrate._loop import SearchLoop, SearchResult
 from autopeft.orchestrate._prepare import PreparedSearch, resume_command
 from autopeft.orchestrate._rewards import probe_rewards
 from autopeft.orchestrate._scores import missing_scores, settle_scores
+from autopeft.orchestrate._warm_start import WarmStart, begin_study, stored_warm_start
 from autopeft.store import TrialStore
 from autopeft.study import Study, TrialState
 from autopeft.training import TrialRunner, estimate_score_time, select_precision, total_memory_bytes
@@ -76,6 +77,7 @@ def make_plan(
     store_url: str,
     command_extra: tuple[str, ...] = (),
     study: Study | None = None,
+    warm_start: WarmStart | None = None,
 ) -> Plan:
     """Measure a probe and say what the search will do and about how long it will take.
 
@@ -90,6 +92,7 @@ def make_plan(
         store_url: Where the study is stored, password masked.
         command_extra: Further words of the command that resumes.
         study: The study, as far as it has come; None if it has not begun.
+        warm_start: What the study will begin with; None for what it was begun with.
     """
     settings, spec = prepared.settings, prepared.spec
     configuration = probe_configuration(prepared, planned)
@@ -98,6 +101,7 @@ def make_plan(
     score_time_s = estimate_score_time(runner, sources, runner.probe(configuration)) if sources else 0.0
     reward_time_s, reward_problem = probe_rewards(runner, prepared.rewards, configuration, spec.fidelity)
     n_confirmations = (settings.confirm_top + bool(planned)) * settings.seeds if settings.confirm_top else 0
+    begun = warm_start or (None if study is None else stored_warm_start(study))
     n_runs = settings.trials + len(planned) + n_confirmations
     # A confirmation is measured on the report split as well.
     rewards_left_s = (reward_time_s or 0.0) * (max(n_runs - n_done, 0) + min(n_confirmations, max(n_runs - n_done, 0)))
@@ -119,6 +123,7 @@ def make_plan(
         rewards=() if prepared.rewards is None else tuple((item.name, item.cost) for item in prepared.rewards.rewards),
         reward_time_s=reward_time_s,
         reward_problem=reward_problem,
+        warm_start=() if begun is None else begun.sources,
     )
 
 
@@ -157,7 +162,7 @@ def run_search(
         StudyMismatchError: If a study of that name has other settings.
         InfeasibleError: If no search trial could be measured.
     """
-    study = store.ensure_study(prepared.spec)
+    study = begin_study(prepared.settings.warm_start, store, prepared.spec, prepared.space)
     runner = load_runner(prepared, cache_dir=cache_dir, precision=study.attributes.get("precision"))
     memory_bytes = _settle(store, study, runner)
     planned = planned_baselines(prepared, memory_bytes=memory_bytes)

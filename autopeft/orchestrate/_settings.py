@@ -33,6 +33,8 @@ class SearchSettings:
         baselines: Whether the baselines are run.
         seed: Seed of the study.
         study: Name of the study; None derives one from the settings that define it.
+        warm_start: Earlier studies to learn from: ``"auto"`` for the database's, ``"none"``, a study's name, or a file
+            that `autopeft db export` wrote. Of a study that has begun, ``"auto"`` is whatever it was begun with.
         data_dir: Folder with the task's files in their official layout; None uses the hub.
         text_columns: One or two text columns of the user's file.
         label_column: Label column of the user's file.
@@ -66,6 +68,7 @@ class SearchSettings:
     baselines: bool = True
     seed: int = 0
     study: str | None = None
+    warm_start: str = "auto"
     data_dir: Path | None = None
     text_columns: tuple[str, ...] = ()
     label_column: str | None = None

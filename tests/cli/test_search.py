@@ -44,7 +44,7 @@ def replace_search(monkeypatch: pytest.MonkeyPatch) -> Callable[[Search], None]:
     """Put something quick in the place of preparing and running a search; everything around it is real."""
 
     def put(search: Search) -> None:
-        prepared = SimpleNamespace(spec=make_spec())
+        prepared = SimpleNamespace(spec=make_spec(), space=None)
         monkeypatch.setattr(orchestrate, "prepare", lambda _: prepared)
         monkeypatch.setattr(orchestrate, "run_search", search)
 
@@ -53,7 +53,7 @@ def replace_search(monkeypatch: pytest.MonkeyPatch) -> Callable[[Search], None]:
 
 def replace_planning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan a search of nothing; everything around it is real."""
-    monkeypatch.setattr(orchestrate, "prepare", lambda _: SimpleNamespace(spec=make_spec()))
+    monkeypatch.setattr(orchestrate, "prepare", lambda _: SimpleNamespace(spec=make_spec(), space=None))
     monkeypatch.setattr(orchestrate, "load_runner", lambda *_, **__: None)
     monkeypatch.setattr(orchestrate, "planned_baselines", lambda _: [])
     monkeypatch.setattr(orchestrate, "make_plan", make_plan)
