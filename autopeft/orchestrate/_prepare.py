@@ -139,9 +139,13 @@ def _fidelity(settings: SearchSettings, task: Task, reserve: int) -> Fidelity:
 def _default_name(settings: SearchSettings, defining: dict[str, Any], fidelity: Fidelity, objectives: list[str]) -> str:
     """A readable name, with a short hash of what defines the study: the same command finds its study again.
 
-    The task's content hash stays out, so that changed data are noticed instead of starting another study.
+    The task's content hash and that of the user's code stay out, so that changed data or rewards are noticed instead of
+    starting another study.
     """
     task = {key: value for key, value in defining["task"].items() if key != "content_hash"}
+    if "rewards" in defining:
+        known = [(item["reference"], {**item["settings"], "code": None}) for item in defining["rewards"].values()]
+        defining = {**defining, "rewards": known}
     identity = {**defining, "task": task, "fidelity": fidelity.to_dict(), "objectives": objectives}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:6]
     words = (Path(settings.task).stem if Path(settings.task).suffix else settings.task, Path(settings.backbone).name)

@@ -115,12 +115,15 @@ def test_study_s_spec_says_what_is_measured_and_how(settings: SearchSettings) ->
 def test_changed_code_of_a_reward_is_another_study(settings: SearchSettings, tmp_path: Path) -> None:
     chosen = settings.with_changes(objectives=("accuracy", "mine.py:shine"), study="mine")
     before = prepare(chosen).spec
+    named = prepare(chosen.with_changes(study=None)).spec.name
     (tmp_path / "mine.py").write_text(CODE.format(value=0.75))
     # Python keeps source lines of a file that it has read.
     import linecache
 
     linecache.checkcache()
     (line,) = prepare(chosen).spec.differences(before)
+    # The name that the settings give is the same: the change is noticed.
+    assert prepare(chosen.with_changes(study=None)).spec.name == named
     assert line.startswith("rewards.shine.settings.code: ")
 
 
