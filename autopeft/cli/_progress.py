@@ -8,7 +8,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from autopeft.cli._output import message_console
-from autopeft.export import display_name, format_count, format_duration, format_score, format_share, printable
+from autopeft.export import (
+    display_name,
+    format_count,
+    format_duration,
+    format_score,
+    format_share,
+    format_value,
+    printable,
+)
 from autopeft.study import StudySpec, Trial, TrialKind
 
 if TYPE_CHECKING:
@@ -83,6 +91,8 @@ class SearchProgress:
         measurement = trial.measurement()
         wall_time = None if measurement is None else measurement.costs.get("wall_time_s")
         words = [f"{metric} {format_score(trial.value(metric))}".strip()]
+        secondary = () if self._spec is None else self._spec.secondary
+        words += [f"{item.name} {format_value(trial.value(item.name), item.unit)}" for item in secondary]
         words.append(f"{format_count(trial.draft.trainable_parameters)} parameters")
         if wall_time is not None:
             words.append(format_duration(wall_time))

@@ -9,7 +9,7 @@ from rich.console import Console
 from autopeft.cli._json import plan_document
 from autopeft.cli._progress import SearchProgress, plan_lines
 from tests.cli.test_search import make_plan
-from tests.export.studies import complete, draft, failed, full_study, mixed_configuration
+from tests.export.studies import complete, draft, failed, full_study, mixed_configuration, rewarded_study
 
 FOUND = complete(7, draft(mixed_configuration(first=5), 1234), 0.61)
 BROKEN = failed(8, draft(mixed_configuration(first=4), 1234))
@@ -106,3 +106,12 @@ def test_events_without_a_plan_are_shown_as_well() -> None:
     with SearchProgress(Console(file=stream)) as progress:
         progress.trial_finished(FOUND, None)
     assert stream.getvalue() == "trial 7: accuracy 0.6100, 1,234 parameters, 12.5 s\n"
+
+
+def test_further_objectives_and_rewards_stand_in_a_trial_s_line() -> None:
+    stream = io.StringIO()
+    study = rewarded_study()
+    with SearchProgress(Console(file=stream, width=200)) as progress:
+        progress.plan(replace(PLAN, spec=study.spec))
+        progress.trial_finished(study.trials[3], None)
+    assert "trial 3 (baseline): accuracy 0.6100, memorization 0.3050, latency_s 4.25 ms, 3,000" in stream.getvalue()
