@@ -77,8 +77,10 @@ def value_names(reader: StudyReader, study_name: str, spec: StudySpec) -> tuple[
     others += [COSTS.get(name, Objective(name=name, direction=Direction.MINIMIZE)) for name in costs if "." not in name]
     parameters = COSTS["trainable_parameters"]
     by_name = {item.name: item for item in (*spec.objectives, *others, parameters)}
-    for item in spec.objectives:
-        by_name[item.name] = item
+    # What was declared wins: objectives, and rewards that were recorded beside them.
+    for item in (*spec.objectives, *spec.secondary):
+        if item.name in by_name:
+            by_name[item.name] = item
     return tuple(by_name.values())
 
 

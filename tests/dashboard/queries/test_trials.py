@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from autopeft.objectives import Direction
 from autopeft.store import StudyReader, open_store
 from autopeft.study import TrialKind
 from dashboard.queries import COLUMNS, measured, trials_frame, value_names
@@ -46,3 +47,12 @@ def test_axes_are_objectives_metrics_and_costs_without_diagnostics(full_url: str
         "wall_time_s",
     ]
     assert found[3].unit == "bytes"
+
+
+def test_a_recorded_reward_keeps_its_own_direction_and_unit(full_url: str) -> None:
+    # Any stored number will do for the reward: here the one called macro_f1.
+    recorded = {"macro_f1": {"reference": "mine.py:f", "direction": "minimize", "unit": "lm", "settings": {}}}
+    with StudyReader(full_url) as reader:
+        found = value_names(reader, "study", spec(rewards=recorded))
+    axis = next(item for item in found if item.name == "macro_f1")
+    assert (axis.direction, axis.unit) == (Direction.MINIMIZE, "lm")
