@@ -1,7 +1,7 @@
 """What proposes the next configuration: functions of the trials. Only `bayesian` needs torch, when it is made."""
 
 from autopeft.samplers._base import Sampler, Source, Suggestion
-from autopeft.samplers._earlier import EarlierStudy
+from autopeft.samplers._earlier import EarlierStudy, EarlierTrial
 from autopeft.samplers._optuna import optuna_distribution
 from autopeft.samplers._registry import SAMPLERS, WARM_SAMPLERS, SamplerFactory, make_sampler
 from autopeft.samplers._translate import MIN_EARLIER_TRIALS, bring_here
@@ -11,6 +11,7 @@ __all__ = [
     "SAMPLERS",
     "WARM_SAMPLERS",
     "EarlierStudy",
+    "EarlierTrial",
     "Sampler",
     "SamplerFactory",
     "Source",

@@ -90,6 +90,8 @@ class BayesianSampler:
         self._fidelity = fidelity
         self._fit = fit
         self._knowledge = Knowledge(earlier, self._points, self._measured, seed=seed)
+        # A misleading study costs its points, but none of the design's.
+        self._n_design = N_INITIAL + (len(_EARLIER_POSITIONS) if self._knowledge.has_sources else 0)
 
     def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
         history = History.of(
@@ -146,7 +148,7 @@ class BayesianSampler:
 
     def _n_initial(self, goal: Goal) -> int:
         """Search trials before the model decides."""
-        return N_INITIAL_WARM if transfer_weights(self._measured, goal.surrogates) else N_INITIAL
+        return N_INITIAL_WARM if transfer_weights(self._measured, goal.surrogates) else self._n_design
 
     def _initial(
         self, index: int, why: str, rng: np.random.Generator, taken: set[str]
@@ -156,7 +158,7 @@ class BayesianSampler:
             seed = self._knowledge.seed(taken)
             if seed is not None:
                 return seed[0], {"source": Source.INITIAL.value, "why": f"good in the earlier study {seed[1]}"}
-        is_initial = index < N_INITIAL
+        is_initial = index < self._n_design
         # What the design begins with comes all the same, only later.
         position = index - sum(item < index for item in _EARLIER_POSITIONS) if self._knowledge.has_sources else index
         return self._design.propose(position, rng, taken), {

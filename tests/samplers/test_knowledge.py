@@ -177,3 +177,14 @@ def test_transfer_weights_leave_out_what_leans_on_nothing() -> None:
 def trials_as_points(trials: list[Trial]) -> list:
     points = PointSource(SPACE)
     return [points.make(item.draft.params) for item in trials]
+
+
+def test_a_reversed_study_costs_its_points_but_none_of_the_designs() -> None:
+    """The design's eight points come all the same: the three of the earlier study are on top."""
+    trials = run(sampler(source(is_reversed=True)), NEW, 11)
+    cold = run(sampler(), NEW, 2)
+    design = [item.configuration.fingerprint for i, item in enumerate(trials) if i not in (0, 1, 3)]
+    assert design[:2] == [item.configuration.fingerprint for item in cold[:2]]  # made by hand, without draws
+    again = sampler(source(is_reversed=True))
+    sources = [again.ask(trials[:n], 1)[0].notes["source"] for n in (0, 4, 8, 10)]
+    assert sources == ["initial"] * 4
