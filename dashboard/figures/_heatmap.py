@@ -207,5 +207,5 @@ def _finished(figure: go.Figure, table: _Table) -> go.Figure:
     figure.update_xaxes(title={"text": "layer (0 is the lowest)"}, type="category", showgrid=False, side="bottom")
     figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
     finish(figure, height=90 + 46 * len(table.parts), legend=False)
-    figure.update_layout(dragmode=False)
+    figure.update_layout(dragmode=False, margin_t=8)
     return figure

@@ -58,7 +58,9 @@ def finish(figure: go.Figure, *, height: int, legend: bool = True) -> go.Figure:
     """Margins, legend and fonts; colors of text and background are the page's own, light or dark."""
     figure.update_layout(
         height=height,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        # The tools above the picture need a place of their own.
+        margin={"l": 8, "r": 8, "t": 30, "b": 8},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": BLUE},
         showlegend=legend,
         legend={"orientation": "h", "y": -0.18, "x": 0, "yanchor": "top", "title": None},
         hoverlabel={"align": "left", "namelength": -1},

@@ -86,6 +86,8 @@ def _study_page(url: str, reader: StudyReader, view: _View) -> None:
         return
     opened = Open(url=url, reader=reader, overview=overview, others=tuple(overviews))
     _header(opened, [item.name for item in overviews])
+    # Before the page is drawn: who copies the address early copies the right one.
+    _links.write_address()
     _about_the_link(opened)
     view.show(opened)
     _live.watch(reader, overview.token, overview.name, _live.interval_s(overview))

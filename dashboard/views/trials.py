@@ -49,9 +49,9 @@ def show(opened: Open) -> None:
         on_click="ignore",
     )
     picked = [int(table["number"].iloc[row]) for row in event.selection.rows if row < len(table)]
-    _curves(opened, frame, picked)
     if opened.trial is not None:
         _details(opened, opened.reader.trial(opened.name, opened.trial))
+    _curves(opened, frame, picked)
     _failures(opened, frame)
 
 
@@ -100,6 +100,7 @@ def _columns(opened: Open) -> dict[str, object]:
     found: dict[str, object] = {
         "number": config.NumberColumn("trial", width="small", pinned=True),
         "configuration": config.TextColumn(width="large"),
+        "kind": config.TextColumn(help="Search, baseline, or the confirmation of another trial with other seeds."),
         "trainable_parameters": config.NumberColumn("parameters", format="localized", help="Without the task head."),
         "wall_time_s": config.NumberColumn("training time (s)", format="%.1f"),
         "peak_memory_bytes": config.NumberColumn("peak memory (MiB)", format="%.0f"),
@@ -181,7 +182,7 @@ def _details(opened: Open, trial: Trial) -> None:
         )
         with right:
             if trial.failure is not None:
-                st.error(f"Failed: {len(trial.failure.message)} characters of reason below.", icon=":material/error:")
+                st.error("This trial failed.", icon=":material/error:")
             _why(trial)
         right.button("Close", key="trials close", on_click=lambda: _links.choose_trial(None))
 
