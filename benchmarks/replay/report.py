@@ -324,13 +324,23 @@ def _about(world: World) -> str:
     pairs = np.array([[row.runs[seed].value or math.nan for seed in world.seeds] for row in world.rows])
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
     noise = math.sqrt(float(np.mean(pairs.var(axis=1, ddof=1)))) if pairs.shape[1] > 1 else math.nan
+    upper = pairs[pairs.mean(axis=1) > np.median(pairs.mean(axis=1))]
     failed = sum(run.failure is not None for row in world.rows for run in row.runs.values())
     worst = int((world.truth <= world.worst + 1e-9).sum())
     return (
         f"## {world.name}\n\n{len(world)} configurations, {len(world.seeds)} seeds each ({failed} runs failed); "
         f"{world.metric} from {world.worst:.4f} ({worst} configurations) to {np.nanmax(world.truth):.4f}; standard "
-        f"deviation between seeds {noise:.4f}; budget {world.space.budget:,} parameters; table {world.digest}."
+        f"deviation between seeds {noise:.4f}; correlation between seeds {_between_seeds(pairs)}, in the upper half "
+        f"{_between_seeds(upper)} (where it is low, part of the front is luck, which no search can foresee); budget "
+        f"{world.space.budget:,} parameters; table {world.digest}."
     )
+
+
+def _between_seeds(pairs: Array) -> str:
+    """Correlation of the first two seeds' values (n x seeds), or that there is none."""
+    if len(pairs) < 3 or pairs.shape[1] < 2 or (np.ptp(pairs[:, :2], axis=0) == 0).any():
+        return "unknown"
+    return f"{np.corrcoef(pairs[:, 0], pairs[:, 1])[0, 1]:.2f}"
 
 
 def _costs(grouped: Sequence[Contest]) -> str:

@@ -28,7 +28,7 @@ def test_outcomes_are_counted_on_the_whole_table() -> None:
     n = len(part)
     whole = Replay(order=tuple(range(n + 3)), finished_s=tuple(float(i) for i in range(n + 3)))
     alone = Replay(order=tuple(reversed(range(n))), finished_s=tuple(float(i) for i in range(n)))
-    (item,) = [
+    *_, item = [
         found
         for found in outcomes(WORLD, {"made": {1: whole, 2: whole}, f"made/{name}": {1: alone}})
         if found.name == name
@@ -39,6 +39,17 @@ def test_outcomes_are_counted_on_the_whole_table() -> None:
     assert item.alone == pytest.approx([WORLD.hypervolumes(rows)[-1]])
     seen = [WORLD.rows[row].runs[1].value for row in rows]
     assert item.quality_alone == [WORLD.truth[rows[int(np.argmax(seen))]]]
+
+
+def test_families_are_compared_early_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family_comparison, "N_TRIALS", 2)
+    name, part = next(iter(searched(WORLD).items()))
+    n = len(part)
+    run = Replay(order=tuple(range(n)), finished_s=tuple(float(i) for i in range(n)))
+    found = outcomes(WORLD, {"made": {0: run}, f"made/{name}": {0: run}})
+    assert [item.n_trials for item in found if item.name == name] == [2, n]
+    rows = [i for i, row in enumerate(WORLD.rows) if family(row) == name]
+    assert found[0].alone == pytest.approx([WORLD.hypervolumes(rows[:2])[-1]])
 
 
 def test_a_run_is_resumed_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,4 +83,4 @@ def test_where_one_family_is_better_it_is_said_why() -> None:
     assert "Where the combined search is worse:" in text
     assert f"- {name}, hypervolume (-" in text
     assert "its " in text
-    assert f"the search of the family has seen all of it, the combined search {n / 24:.0%} of its table" in text
+    assert f"In {n} trials the search of the family sees 100% of it, the combined search {n / 24:.0%}" in text
