@@ -41,7 +41,7 @@ SEARCH_FLAGS: dict[str, Any] = {
     ],
     "sampler": Annotated[
         str | None,
-        typer.Option("--sampler", rich_help_panel=_SPACE, help="bayesian, tpe, nsga2 or random. Default: bayesian."),
+        typer.Option("--sampler", rich_help_panel=_SPACE, help="bayesian, saas, tpe, nsga2 or random. Default: bayesian."),
     ],
     "objectives": Annotated[
         list[str] | None,

@@ -19,7 +19,7 @@ from autopeft.orchestrate._constraints import resolve_constraints
 from autopeft.orchestrate._rewards import resolve_rewards, reward_settings
 from autopeft.orchestrate._settings import SearchSettings, parse_share
 from autopeft.rewards import RewardPanel
-from autopeft.samplers import SAMPLERS
+from autopeft.samplers import require_sampler
 from autopeft.study import Fidelity, StudySpec
 from autopeft.tasks import Task, load_task
 from autopeft.training import TrainingSettings
@@ -54,8 +54,7 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
     Raises:
         UsageError: If a name is unknown or a value impossible; the message says which and what to do.
     """
-    if settings.sampler not in SAMPLERS:
-        raise UnknownNameError("sampler", settings.sampler, SAMPLERS)
+    require_sampler(settings.sampler)
     search_space = load_search_space(settings.space, MODULES)
     backbone = describe_backbone(
         settings.backbone,

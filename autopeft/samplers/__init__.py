@@ -1,9 +1,9 @@
-"""What proposes the next configuration: functions of the trials. Only `bayesian` needs torch, when it is made."""
+"""What proposes the next configuration: functions of the trials. Only `bayesian` and `saas` need torch, when made."""
 
 from autopeft.samplers._base import Sampler, Source, Suggestion
 from autopeft.samplers._earlier import EarlierStudy, EarlierTrial
 from autopeft.samplers._optuna import optuna_distribution
-from autopeft.samplers._registry import SAMPLERS, WARM_SAMPLERS, SamplerFactory, make_sampler
+from autopeft.samplers._registry import SAMPLERS, WARM_SAMPLERS, SamplerFactory, make_sampler, require_sampler
 from autopeft.samplers._translate import MIN_EARLIER_TRIALS, bring_here
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "bring_here",
     "make_sampler",
     "optuna_distribution",
+    "require_sampler",
 ]

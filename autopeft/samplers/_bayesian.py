@@ -222,7 +222,7 @@ class BayesianSampler:
             found = model.quality.held_out_rank_correlation
             correlation = "constant predictions" if found is None else f"a rank correlation of {found:.2f}"
             reasons.append(
-                f"the model of {objective.name} orders configurations it has not seen no better than chance "
+                f"the model of {objective.name} orders configurations it has not seen no better than a coin "
                 f"({correlation} over {model.quality.n_held_out} of them)"
             )
         return "; ".join(reasons) or None

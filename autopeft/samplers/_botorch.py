@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 with warnings.catch_warnings():
     # linear_operator compiles a few functions with torch.jit.script when it is imported.
@@ -31,6 +32,7 @@ __all__ = [
     "ScaleKernel",
     "SingleTaskGP",
     "SobolQMCNormalSampler",
+    "fully_bayesian",
     "qLogNoisyExpectedHypervolumeImprovement",
     "without_compiling",
 ]
@@ -49,3 +51,11 @@ def without_compiling() -> Iterator[None]:
         yield
     finally:
         logei._load_attempted = attempted
+
+
+def fully_bayesian() -> tuple[Any, Any]:
+    """The class of the fully Bayesian model, and the function that fits it; imports JAX."""
+    from botorch.fit import fit_fully_bayesian_model_nuts
+    from botorch.models.fully_bayesian import SaasFullyBayesianSingleTaskGP
+
+    return SaasFullyBayesianSingleTaskGP, fit_fully_bayesian_model_nuts

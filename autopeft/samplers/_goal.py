@@ -16,7 +16,7 @@ from autopeft.samplers._encoding import Encoder
 from autopeft.samplers._feasibility import Feasibility
 from autopeft.samplers._history import Evidence, Observation, measured_values
 from autopeft.samplers._known import Configured, KnownCosts
-from autopeft.samplers._reference import cheapest_that_counts, exact_reference, front_members, worst_of_front
+from autopeft.samplers._reference import cheapest_that_counts, exact_reference, front_members, worst_reached
 from autopeft.samplers._sampled import SampledImprovement
 from autopeft.samplers._surrogate import GaussianProcesses, Surrogate
 
@@ -244,7 +244,7 @@ class _ModelGoal:
         means = np.column_stack([model.predict(x)[0].numpy() for model in self.surrogates])
         here = np.hstack([means, self._exact.values(self._reached)])
         self._values = np.vstack([here, self._outside])
-        self._reference = worst_of_front(self._values)
+        self._reference = worst_reached(self._values)
         k = len(self.surrogates)
         self._reference[k:] = self._exact.reference(self._values[:, k:])
         self.incumbents = tuple(self._reached[i] for i in front_members(here))

@@ -12,19 +12,17 @@ from autopeft.objectives import Direction, Objective, non_dominated_mask
 
 Array = npt.NDArray[np.float64]
 
-#: The reference point lies this share of the front's range below its worst value ...
-_MARGIN = 0.1
-#: ... and this many decades beyond the largest cost in sight, so that quality at the full budget is worth something.
-_COST_MARGIN = math.log10(2)
+#: Decades beyond the largest cost in sight, so that quality at the full budget is worth something.
+_COST_MARGIN = 0.05
 #: Decades below the budget in which a smaller configuration counts as better.
-_DECADES = 1.5
+_DECADES = 3.0
 
 
 def cheapest_that_counts(log_budget: float) -> float:
     """The all-maximise cost beyond which cheaper is no better: `_DECADES` below the budget.
 
-    On a logarithmic axis every decade weighs the same, so that the search would spend as much on configurations of a
-    few hundred parameters, which hardly differ from training the head alone, as on those that use the budget.
+    On a logarithmic axis every decade weighs the same, so that without a floor the search would spend as much on a few
+    dozen parameters, which hardly differ from training the head alone, as on what uses the budget.
 
     Args:
         log_budget: log10(1 + budget); inf if there is none.
@@ -54,11 +52,13 @@ def exact_reference(exact: Sequence[Objective], values: Array, log_budget: float
     return np.array(worst, dtype=np.float64) - _COST_MARGIN
 
 
-def worst_of_front(values: Array) -> Array:
-    """The worst value of each objective on the front, moved out by `_MARGIN` of its range there.
+def worst_reached(values: Array) -> Array:
+    """The worst value of each objective in all data: usually what a configuration gets that learns nothing.
 
-    The front, not all data: one collapsed trial would otherwise make every cheap configuration look like progress.
-    A front without range borrows that of all data.
+    A reference point at the worst value of the front instead makes cheap configurations worthless unless they are as
+    good as the front already is: on trained configurations that found fronts of 0.980 instead of 0.984 of the volume
+    after 40 trials, and of 0.887 instead of 0.895 after 15. Values below the median are squashed (see
+    `OutcomeTransform`), so that a collapsed trial does not outweigh the differences between good ones.
 
     Args:
         values: All-maximise values (n x m), n >= 1.
@@ -66,10 +66,7 @@ def worst_of_front(values: Array) -> Array:
     Returns:
         All-maximise reference (m,).
     """
-    front = values[non_dominated_mask(values)]
-    span = np.ptp(front, axis=0)
-    span = np.where(span > 0, span, np.ptp(values, axis=0))
-    return np.asarray(front.min(axis=0) - _MARGIN * np.where(span > 0, span, 1.0))
+    return np.asarray(values.min(axis=0))
 
 
 def front_members(values: Array) -> list[int]:

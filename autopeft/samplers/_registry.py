@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from autopeft.configuration import BoundSpace, OptionValue
-from autopeft.exceptions import UnknownNameError, UsageError
+from autopeft.exceptions import MachineError, UnknownNameError, UsageError
 from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Sampler
 from autopeft.samplers._earlier import EarlierStudy
@@ -43,13 +44,38 @@ def _bayesian(**study: Any) -> Sampler:
     return BayesianSampler(**study)
 
 
+def _saas(**study: Any) -> Sampler:
+    require_sampler("saas")
+    from autopeft.samplers._saas import SaasFit
+
+    return _bayesian(**study, fit=SaasFit(study["seed"]))
+
+
 #: Every sampler by the name the user types; `bayesian` is the default of a search.
 SAMPLERS: dict[str, SamplerFactory] = {
     "bayesian": _bayesian,
     "nsga2": functools.partial(OptunaSampler, "nsga2"),
     "random": RandomSampler,
+    "saas": _saas,
     "tpe": functools.partial(OptunaSampler, "tpe"),
 }
+
+
+def require_sampler(name: str) -> None:
+    """Refuse a sampler that does not exist or lacks its packages, before anything is loaded for it.
+
+    Raises:
+        UnknownNameError: If there is no sampler of that name.
+        MachineError: If packages are missing; the message says how to install them.
+    """
+    if name not in SAMPLERS:
+        raise UnknownNameError("sampler", name, SAMPLERS)
+    missing = [item for item in ("jax", "numpyro") if name == "saas" and find_spec(item) is None]
+    if missing:
+        raise MachineError(
+            f"sampler saas needs {' and '.join(missing)}; install them: pip install 'autopeft[saas]'. "
+            "Sampler bayesian needs neither."
+        )
 
 
 def make_sampler(
@@ -77,10 +103,10 @@ def make_sampler(
 
     Raises:
         UnknownNameError: If there is no sampler of that name.
+        MachineError: If its packages are missing.
         UsageError: If there are more objectives than `MAX_OBJECTIVES`.
     """
-    if name not in SAMPLERS:
-        raise UnknownNameError("sampler", name, SAMPLERS)
+    require_sampler(name)
     if not 1 <= len(objectives) <= MAX_OBJECTIVES:
         names = ", ".join(item.name for item in objectives) or "none"
         raise UsageError(

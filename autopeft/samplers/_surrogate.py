@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,8 +29,6 @@ _MIN_JUDGED = 16
 #: Folds for that, and the most configurations a fold is fitted to; of a long study one fold is enough.
 _N_FOLDS = 5
 _MAX_FITTED = 120
-#: Rank correlation that a useless model exceeds with a probability of about 5 %, times the root of n.
-_CHANCE = 1.645
 
 
 class SurrogateError(Exception):
@@ -84,14 +81,15 @@ class Quality:
 
     @property
     def is_worthless(self) -> bool:
-        """Whether the order of what was held out is predicted no better than chance would (5 %).
+        """Whether the order of what was held out is predicted no better than by a coin.
 
-        False below `_MIN_JUDGED` configurations: with so few nothing can be said, and the prior is as good as a design.
+        No higher correlation is asked for: where measurements are noisy (SST-2 at 1,300 examples), a model whose
+        correlation is not significant yet still finds better fronts than space-filling. False below `_MIN_JUDGED`
+        configurations: with so few nothing can be said, and the prior is as good as a design.
         """
         if self.n_held_out < _MIN_JUDGED:
             return False
-        found = self.held_out_rank_correlation
-        return found is None or found <= _CHANCE / math.sqrt(self.n_held_out)
+        return self.held_out_rank_correlation is None or self.held_out_rank_correlation <= 0
 
     def to_dict(self) -> dict[str, float | int | None]:
         """JSON-ready form, rounded."""
@@ -181,7 +179,7 @@ class GaussianProcesses:
         transform = OutcomeTransform.of(y)
         extra = None if noise_sd is None else np.square(np.asarray(noise_sd) * transform.slope(y))
         data = Data.merge(x, transform(y), extra)
-        return cls(fit_processes(data, priors), transform, held_out=_hold_out(data, priors))
+        return cls(fit_processes(data, priors), transform, held_out=hold_out(data, priors))
 
     #: Its processes predict the objective itself.
     shift: Shift | None = None
@@ -224,7 +222,7 @@ def fit_processes(data: Data, priors: Sequence[LengthScalePrior] = PRIORS) -> li
     return processes
 
 
-def _hold_out(data: Data, priors: Sequence[LengthScalePrior]) -> tuple[int, float | None]:
+def hold_out(data: Data, priors: Sequence[LengthScalePrior]) -> tuple[int, float | None]:
     """How many configurations folds predict, and Spearman's correlation with what was observed there."""
     n = len(data.z)
     if n < _MIN_JUDGED:

@@ -3,18 +3,36 @@ import sys
 
 import pytest
 
-from autopeft.exceptions import UnknownNameError
-from autopeft.samplers import SAMPLERS, make_sampler
+from autopeft.exceptions import MachineError, UnknownNameError, UsageError
+from autopeft.objectives import Direction, Objective
+from autopeft.samplers import SAMPLERS, _registry, make_sampler, require_sampler
 from tests.samplers.problem import ACCURACY, FIDELITY, tiny_space
 
 
 def test_the_samplers_that_are_promised() -> None:
-    assert set(SAMPLERS) == {"random", "tpe", "nsga2", "bayesian"}
+    assert set(SAMPLERS) == {"random", "tpe", "nsga2", "bayesian", "saas"}
 
 
 def test_a_misspelt_name_gets_the_nearest_ones() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown sampler 'bayes'\. Did you mean bayesian"):
         make_sampler("bayes", space=tiny_space(), objectives=(ACCURACY,), seed=0, fidelity=FIDELITY)
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_registry, "find_spec", lambda name: None)
+    with pytest.raises(MachineError, match=r"needs jax and numpyro; install them: pip install 'autopeft\[saas\]'"):
+        require_sampler("saas")
+    with pytest.raises(MachineError, match="Sampler bayesian needs neither"):
+        make_sampler("saas", space=tiny_space(), objectives=(ACCURACY,), seed=0, fidelity=FIDELITY)
+    require_sampler("bayesian")
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_one_to_four_objectives(n: int) -> None:
+    objectives = tuple(Objective(name=f"reward_{i}", direction=Direction.MAXIMIZE) for i in range(n))
+    names = ", ".join(item.name for item in objectives) or "none"
+    with pytest.raises(UsageError, match=f"1 to 4 objectives, but got {n} \\({names}\\); bound some of them"):
+        make_sampler("random", space=tiny_space(), objectives=objectives, seed=0, fidelity=FIDELITY)
 
 
 @pytest.mark.parametrize("forbidden", ["torch", "botorch", "optuna"])

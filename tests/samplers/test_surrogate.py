@@ -70,8 +70,11 @@ def test_leave_one_out_quality_tells_a_function_from_noise(data: tuple) -> None:
     assert quality.log_density > quality.constant_log_density + 1
     assert quality.held_out_rank_correlation > 0.9
     assert not quality.is_worthless
-    verdicts = [fit(x, np.random.default_rng(seed).normal(size=40)).quality.is_worthless for seed in range(10)]
-    assert sum(verdicts) >= 7
+    noise = [fit(x, np.random.default_rng(seed).normal(size=40)).quality for seed in range(10)]
+    assert abs(np.mean([item.held_out_rank_correlation for item in noise])) < 0.15
+    assert max(item.held_out_rank_correlation for item in noise) < 0.5
+    assert np.mean([item.rank_correlation for item in noise]) > 0.3  # why leave-one-out is no judge
+    assert 3 <= sum(item.is_worthless for item in noise) <= 9
 
 
 @pytest.mark.parametrize("n", [40, 400])
@@ -172,10 +175,9 @@ def test_one_fit_that_fails_leaves_the_other(data: tuple, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("n", "correlation", "worthless"),
-    [(15, -0.5, False), (25, 0.3, True), (25, 0.36, False), (100, 0.2, False), (100, 0.1, True), (25, None, True)],
+    [(15, -0.5, False), (25, -0.1, True), (25, 0.01, False), (25, 0.0, True), (25, None, True)],
 )
 def test_what_is_worthless(n: int, correlation: float | None, worthless: bool) -> None:
-    """One-sided at five percent: 1.645 / sqrt(n)."""
     quality = Quality(
         n=n,
         rank_correlation=0.9,
