@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import autopeft
 from autopeft.export import StudyResult, environment_values, report_value
+from autopeft.pruners import PRUNING_ATTRIBUTE
 from autopeft.study import CurvePoint, Measurement, Study, Trial, TrialKind, TrialState
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def front_document(study: Study) -> dict[str, Any]:
         "hypervolume": front.hypervolume,
         "reference_point": reference,
         "baselines": [trial_document(study, item) for item in study.of_kind(TrialKind.BASELINE)],
+        "pruning": study.attributes.get(PRUNING_ATTRIBUTE),
         "recommended": _number(result.recommended),
         "best_baseline": _number(result.best_baseline),
         "trial_to_use": _number(result.trial_to_use),
@@ -63,6 +66,7 @@ def status_document(study: Study, summary: StudySummary, url: str) -> dict[str, 
         "best": None if best is None else trial_document(study, best),
         "headline": result.headline,
         "hypervolume": result.front.hypervolume,
+        "pruning": study.attributes.get(PRUNING_ATTRIBUTE),
         "is_final": result.is_final,
         "created_at": _time(summary.created_at),
         "last_activity_at": _time(summary.last_activity_at),
@@ -139,6 +143,9 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "n_baselines": plan.n_baselines,
         "n_confirmations": plan.n_confirmations,
         "n_done": plan.n_done,
+        "pruner": plan.spec.pruner,
+        "rungs": list(plan.rungs),
+        "n_steps": plan.n_steps,
         "score_sources": list(plan.score_sources),
         "score_time_s": plan.score_time_s,
         "rewards": [{"name": name, "cost": cost} for name, cost in plan.rewards],
@@ -161,7 +168,7 @@ def trial_document(study: Study, trial: Trial) -> dict[str, Any]:
     measurement = trial.measurement()
     costs: Mapping[str, float] = {} if measurement is None else measurement.costs
     names = [item.name for item in study.spec.objectives]
-    failure = trial.failure
+    failure, rung = trial.failure, trial.rung
     return {
         "number": trial.number,
         "state": trial.state.value,
@@ -171,6 +178,7 @@ def trial_document(study: Study, trial: Trial) -> dict[str, Any]:
         "values": {name: trial.value(name) for name in names},
         "report_values": {name: report_value(study, trial, name) for name in names},
         "metrics": {} if measurement is None else dict(measurement.metrics),
+        "rung": None if rung is None else {**asdict(rung), "share": rung.share},
         "trainable_parameters": trial.draft.trainable_parameters,
         "fingerprint": trial.configuration.fingerprint,
         "params": None if trial.draft.params is None else dict(trial.draft.params),
@@ -221,6 +229,7 @@ def _measurement(item: Measurement) -> dict[str, Any]:
         "split": item.split,
         "fidelity": item.fidelity.to_dict(),
         "seed": item.seed,
+        "rung": None if item.rung is None else asdict(item.rung),
         "metrics": dict(item.metrics),
         "costs": dict(item.costs),
         "environment": dict(item.environment),
@@ -234,6 +243,7 @@ def _point(item: CurvePoint) -> dict[str, Any]:
         "metrics": item.scores,
         "statistics": item.statistics,
         "wall_time_s": item.wall_time_s,
+        "n_examples": item.n_examples,
     }
 
 

@@ -101,6 +101,16 @@ class SearchProgress:
         self._advance()
         self._say(f"{_name(trial)}: {', '.join(words)}{self._count()}")
 
+    def trial_pruned(self, trial: Trial, why: str) -> None:
+        """Show where it was stopped, and why; the search goes on."""
+        metric, rung = self._metric(trial), trial.rung
+        where = "" if rung is None else f" after {rung.step} of {rung.n_steps} steps"
+        reason = f": {why}" if why else ""
+        self._advance()
+        self._say(
+            f"{_name(trial)} stopped early{where}, {metric} {format_score(trial.value(metric))}{reason}{self._count()}"
+        )
+
     def trial_failed(self, trial: Trial) -> None:
         """Show why; the search goes on."""
         reason = "" if trial.failure is None else f" ({trial.failure.reason}): {trial.failure.message}"
@@ -158,9 +168,14 @@ def plan_lines(plan: Plan) -> list[str]:
         f"Backbone   {spec.backbone.get('name', '')}, {format_count(spec.backbone.get('parameters'))} parameters",
         f"Budget     {spec.budget_text}: {format_count(spec.budget)} trainable parameters ({share}) without the head",
         f"Space      {spec.space.get('name', '')}, {plan.n_parameters_active} parameters; sampler {spec.sampler}",
-        f"Training   {examples} examples, {spec.fidelity.epochs} epochs per trial",
+        f"Training   {examples} examples, {spec.fidelity.epochs} epochs per trial{_confirmed_at(spec)}",
         f"Runs       {runs}; {plan.n_done} done",
     ]
+    if plan.rungs:
+        steps = " and ".join(str(step) for step in plan.rungs)
+        lines.append(
+            f"Rungs      after {steps} of {plan.n_steps} steps, where pruner {spec.pruner} may stop search trials early"
+        )
     if plan.score_sources:
         took = "" if plan.score_time_s is None else f", about {format_duration(plan.score_time_s)}"
         lines.append(f"Scores     {', '.join(plan.score_sources)}: computed once before the first trial{took}")
@@ -182,6 +197,14 @@ def plan_lines(plan: Plan) -> list[str]:
     lines += [f"Export     {note}" for note in plan.export_notes]
     lines += [f"Database   {plan.store_url}", f"Resume     {plan.resume_command}"]
     return lines
+
+
+def _confirmed_at(spec: StudySpec) -> str:
+    """How much confirmations are trained, where that is more than a trial."""
+    full = spec.confirm_fidelity
+    if full is None:
+        return ""
+    return f"; confirmations {format_count(full.train_examples)} examples, {full.epochs} epochs"
 
 
 def _name(trial: Trial) -> str:

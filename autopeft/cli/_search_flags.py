@@ -59,8 +59,8 @@ SEARCH_FLAGS: dict[str, Any] = {
             "--constraint",
             metavar="BOUND",
             rich_help_panel=_SPACE,
-            help="What the front must keep, in quotes: 'wall_time_s<=30', 'trainable_parameters<=100k', 'accuracy>=0.6' "
-            "(any metric, cost or recorded reward), or 'export_class=lora,merge'. May be given several times.",
+            help="What the front must keep, in quotes: 'wall_time_s<=30', 'trainable_parameters<=100k', "
+            "'accuracy>=0.6' (any metric, cost or recorded reward), or 'export_class=lora,merge'. May be given several times.",
         ),
     ],
     "record": Annotated[
@@ -155,6 +155,23 @@ SEARCH_FLAGS: dict[str, Any] = {
     ],
     "epochs": Annotated[
         int | None, typer.Option("--epochs", rich_help_panel=_TRAINING, help="Passes over them. Default: the task's.")
+    ],
+    "fidelity": Annotated[
+        str | None,
+        typer.Option(
+            "--fidelity",
+            rich_help_panel=_LIMITS,
+            help="auto stops search trials early that cannot reach the front, full trains every one to its end, low or "
+            "a share like 25% trains them on fewer examples. Confirmations are always full. Default: full.",
+        ),
+    ],
+    "pruner": Annotated[
+        str | None,
+        typer.Option(
+            "--pruner",
+            rich_help_panel=_LIMITS,
+            help="What stops search trials early: pareto, median, mo_asha or none. Default: by the fidelity.",
+        ),
     ],
     "batch_size": Annotated[
         int | None, typer.Option("--batch-size", rich_help_panel=_TRAINING, help="Examples per step. Default: 16.")

@@ -22,6 +22,7 @@ from autopeft.export import (
     printable,
     report_value,
 )
+from autopeft.pruners import PRUNING_ATTRIBUTE, describe_pruning
 from autopeft.study import Study, Trial, TrialKind, TrialState
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def trials_table(study: Study, trials: Sequence[Trial], title: str) -> DataTable
             (
                 str(item.number),
                 item.kind.value,
-                item.state.value,
+                _state(item),
                 format_score(item.value(metric)),
                 format_score(report_value(study, item, metric)),
                 *(format_value(item.value(other.name), other.unit) for other in others),
@@ -87,6 +88,12 @@ def front_view(study: Study, *, width: int, is_ascii: bool = False) -> Group:
     return Group(*parts)
 
 
+def _state(trial: Trial) -> str:
+    """A trial's state; of one that was stopped early also how far it had come."""
+    rung = trial.rung
+    return trial.state.value if rung is None else f"{trial.state.value} at {100 * rung.share:.0f} %"
+
+
 def _marked_table(study: Study, trials: Sequence[Trial], title: str, marks: dict[int, str]) -> DataTable:
     metric = study.spec.objectives[0].name
     others = study.spec.secondary
@@ -99,7 +106,7 @@ def _marked_table(study: Study, trials: Sequence[Trial], title: str, marks: dict
             *(format_value(item.value(other.name), other.unit) for other in others),
             format_count(item.draft.trainable_parameters),
             format_share(item.draft.trainable_parameters, study.spec.backbone.get("parameters")),
-            display_name(item) if item.state is TrialState.COMPLETE else f"{display_name(item)} ({item.state.value})",
+            display_name(item) if item.state is TrialState.COMPLETE else f"{display_name(item)} ({_state(item)})",
         )
         for item in trials
     ]
@@ -131,13 +138,17 @@ def status_view(study: Study, summary: StudySummary, url: str) -> Group:
         ("last activity", format_time(summary.last_activity_at)),
         ("hypervolume", "" if result.front.hypervolume is None else f"{result.front.hypervolume:.6g}"),
     ]
-    return Group(
+    parts: list[Text | DataTable] = [
         Text(printable(result.headline), style="bold"),
         Text(""),
         make_table("Study", ("fact", "value"), facts),
         Text(""),
         make_table("Trials", ("kind", *states, "all"), counts, numeric=range(1, len(states) + 2)),
-    )
+    ]
+    pruning = study.attributes.get(PRUNING_ATTRIBUTE)
+    if pruning:
+        parts += [Text(""), *(Text(line) for line in describe_pruning(pruning))]
+    return Group(*parts)
 
 
 def studies_table(studies: Sequence[StudySummary]) -> DataTable:
@@ -165,7 +176,7 @@ def trial_view(study: Study, trial: Trial) -> Group:
 
     draft = trial.draft
     facts = [
-        ("state", trial.state.value),
+        ("state", _state(trial)),
         ("kind", trial.kind.value if draft.parent is None else f"{trial.kind.value} of trial {draft.parent}"),
         ("label", draft.label or ""),
         ("configuration", trial.configuration.describe()),

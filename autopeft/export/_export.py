@@ -90,7 +90,7 @@ def export_trial(
     _check(study, trial, folder, backbone)
     chosen = choose_form(trial.configuration, backbone, max_tokens, form, storage)
     prepare_folder(folder, force=force)
-    outcome, state = _retrain(trial, runner, tell)
+    outcome, state = _retrain(study, trial, runner, tell)
     model = TrainedModel(
         backbone=backbone,
         configuration=trial.configuration,
@@ -161,13 +161,16 @@ def _check(study: Study, trial: Trial, folder: Path, backbone: Backbone) -> None
         raise UsageError(f"{folder} is the backbone's own folder; give another folder with -o.")
 
 
-def _retrain(trial: Trial, runner: TrialRunner, tell: Callable[[str], None]) -> tuple[Outcome, Mapping[str, Tensor]]:
+def _retrain(
+    study: Study, trial: Trial, runner: TrialRunner, tell: Callable[[str], None]
+) -> tuple[Outcome, Mapping[str, Tensor]]:
     tell(f"Training trial {trial.number} again: {trial.configuration.describe()}.")
     draft = trial.draft
     job = Job(
         configuration=draft.configuration,
         seed=draft.seed,
-        fidelity=draft.fidelity,
+        # Where the search trained on less, what is delivered is trained as its confirmations were.
+        fidelity=study.spec.confirm_fidelity or draft.fidelity,
         splits=(SEARCH_SPLIT, REPORT_SPLIT),
     )
     outcome = runner.run([job], keep_state=True)[0]
@@ -244,7 +247,7 @@ def _record(
         "task": {**task.settings(), "has_pairs": task.report.pairs is not None},
         "training": {
             **spec.training,
-            **draft.fidelity.to_dict(),
+            **(spec.confirm_fidelity or draft.fidelity).to_dict(),
             "max_tokens": model.max_tokens,
             "seed": draft.seed,
             "learning_rate": draft.configuration.learning_rate,

@@ -24,6 +24,7 @@ from autopeft.export._format import (
 )
 from autopeft.export._grid import configuration_grid, layer_count
 from autopeft.export._result import StudyResult, display_name, environment_values, report_value
+from autopeft.pruners import PRUNING_ATTRIBUTE, describe_pruning
 from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Study, Trial, TrialKind, TrialState
 
 #: Formats a report can be written in.
@@ -119,6 +120,7 @@ def build_report(study: Study, *, generated_at: datetime) -> Report:
         Section(title="Recommended configuration", blocks=tuple(_configuration_blocks(study, result))),
         Section(title="Baselines", blocks=(_trial_table(study, "Baselines", study.of_kind(TrialKind.BASELINE)),)),
         Section(title="All trials", blocks=(_trial_table(study, "All trials, by number", study.trials),)),
+        *_pruning_sections(study),
         Section(title="Failures", blocks=tuple(_failure_blocks(study))),
         Section(title="Reproducibility", blocks=tuple(_reproducibility_blocks(study, generated_at))),
     )
@@ -273,6 +275,16 @@ def _trial_table(study: Study, caption: str, trials: Sequence[Trial]) -> Table:
     )
 
 
+def _pruning_sections(study: Study) -> Iterator[Section]:
+    """What stopping trials early saved and cost; nothing for studies that stop none."""
+    pruning = study.attributes.get(PRUNING_ATTRIBUTE)
+    if pruning:
+        blocks = tuple(Paragraph(text=line) for line in describe_pruning(pruning))
+        stopped = [item for item in study.trials if item.state is TrialState.PRUNED]
+        table = (_trial_table(study, "Stopped early: values at their rungs", stopped),) if stopped else ()
+        yield Section(title="Trials stopped early", blocks=(*blocks, *table))
+
+
 def _failure_blocks(study: Study) -> Iterator[Block]:
     failed = [item for item in study.trials if item.state is TrialState.FAILED]
     if not failed:
@@ -309,6 +321,7 @@ def _reproducibility_blocks(study: Study, generated_at: datetime) -> Iterator[Bl
         ("study", spec.name),
         ("seed", str(spec.seed)),
         ("sampler", spec.sampler),
+        ("pruner", spec.pruner),
         ("search space", str(spec.space.get("name", ""))),
         ("objectives", ", ".join(f"{item.name} ({item.direction.value})" for item in spec.objectives)),
         ("training examples per trial", format_count(spec.fidelity.train_examples)),

@@ -4,6 +4,7 @@ from autopeft.orchestrate._baselines import Baseline, baselines
 from autopeft.orchestrate._confirm import summarize
 from autopeft.orchestrate._events import Plan, Progress, SilentProgress
 from autopeft.orchestrate._executor import Executor, LocalExecutor
+from autopeft.orchestrate._fidelity import FidelityPlan, resolve_fidelity, study_pruner
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
 from autopeft.orchestrate._prepare import PreparedSearch, prepare, resume_command
 from autopeft.orchestrate._reopen import ReopenedStudy, reopen
@@ -13,6 +14,9 @@ from autopeft.orchestrate._statistics import Interval, difference_interval, scor
 from autopeft.orchestrate._warm_start import WarmStart, begin_study, find_warm_start
 
 __all__ = [
+    "FidelityPlan",
+    "resolve_fidelity",
+    "study_pruner",
     "Baseline",
     "Executor",
     "Interval",

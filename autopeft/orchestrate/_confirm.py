@@ -49,7 +49,7 @@ def enqueue_confirmations(store: TrialStore, study: Study, *, top: int, seeds: i
                 kind=TrialKind.CONFIRMATION,
                 configuration=trial.configuration,
                 trainable_parameters=trial.draft.trainable_parameters,
-                fidelity=study.spec.fidelity,
+                fidelity=study.spec.confirm_fidelity or study.spec.fidelity,
                 seed=seed,
                 params=trial.draft.params,
                 label=trial.draft.label,

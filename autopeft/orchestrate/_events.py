@@ -33,6 +33,8 @@ class Plan:
         reward_time_s: Measured on an untrained candidate, per split; part of the estimate above; None if not probed.
         reward_problem: Why a reward could not be measured on it; None if all could.
         warm_start: Earlier studies that the search learns from.
+        rungs: Steps of a search trial at which the study's pruner decides; empty if nothing is stopped early.
+        n_steps: Steps of a whole search trial; None if not worked out.
     """
 
     spec: StudySpec
@@ -53,6 +55,8 @@ class Plan:
     reward_time_s: float | None = None
     reward_problem: str | None = None
     warm_start: tuple[EarlierStudy, ...] = ()
+    rungs: tuple[int, ...] = ()
+    n_steps: int | None = None
 
 
 class Progress(Protocol):
@@ -66,6 +70,9 @@ class Progress(Protocol):
 
     def trial_finished(self, trial: Trial, best: Trial | None) -> None:
         """A trial is complete; `best` is the best search or baseline trial within the budget so far."""
+
+    def trial_pruned(self, trial: Trial, why: str) -> None:
+        """A trial was stopped at a rung; the sentence says why, empty if that is not known."""
 
     def trial_failed(self, trial: Trial) -> None:
         """A trial failed; the search goes on."""
@@ -84,6 +91,9 @@ class SilentProgress:
         """Ignore the trial."""
 
     def trial_finished(self, trial: Trial, best: Trial | None) -> None:
+        """Ignore the trial."""
+
+    def trial_pruned(self, trial: Trial, why: str) -> None:
         """Ignore the trial."""
 
     def trial_failed(self, trial: Trial) -> None:

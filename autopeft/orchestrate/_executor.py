@@ -10,9 +10,11 @@ from typing import Protocol
 from autopeft.exceptions import StoreError, TrialConflictError
 from autopeft.modules import MODULES
 from autopeft.orchestrate._events import Progress
+from autopeft.orchestrate._points import PointKeeper
 from autopeft.orchestrate._worker_id import worker_id
+from autopeft.pruners import Decision, NoPruner, Pruner
 from autopeft.store import TrialStore
-from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, CurvePoint, Trial, TrialKind, TrialState, best_within_budget
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Trial, TrialKind, TrialState, best_within_budget
 from autopeft.training import Job, Outcome, TrialRunner
 
 LEASE_S = 60.0
@@ -46,13 +48,23 @@ class LocalExecutor:
         runner: The inner loop.
         progress: Told about every trial.
         cohort: Configurations trained as one batch.
+        pruner: Of the study; None stops nothing.
     """
 
-    def __init__(self, store: TrialStore, runner: TrialRunner, progress: Progress, *, cohort: int = 1) -> None:
+    def __init__(
+        self,
+        store: TrialStore,
+        runner: TrialRunner,
+        progress: Progress,
+        *,
+        cohort: int = 1,
+        pruner: Pruner | None = None,
+    ) -> None:
         self._store = store
         self._runner = runner
         self._progress = progress
         self._cohort = cohort
+        self._pruner = pruner or NoPruner()
         self.worker = worker_id()
 
     @property
@@ -67,10 +79,13 @@ class LocalExecutor:
         for trial in claimed:
             self._note_parameters(study, trial)
             self._progress.trial_started(trial)
+        points = PointKeeper(self._store, study, claimed, self.worker, self._pruner)
         with self._heartbeat(study, claimed):
-            outcomes = self._runner.run([_job(trial) for trial in claimed], on_point=self._reporter(study, claimed))
-        for trial, outcome in zip(claimed, outcomes, strict=True):
-            self._write(study, trial, outcome)
+            outcomes = self._runner.run(
+                [_job(trial) for trial in claimed], on_point=points.on_point, on_resume=points.on_resume
+            )
+        for index, (trial, outcome) in enumerate(zip(claimed, outcomes, strict=True)):
+            self._write(study, trial, outcome, points.stopped.get(index))
         return True
 
     def give_back(self, study: str) -> None:
@@ -101,13 +116,23 @@ class LocalExecutor:
             counts = [MODULES[item.module.type].parameter_count(item.module, item.site, shapes) for item in placements]
             self._store.set_note(study, trial.number, PLACEMENT_NOTE, counts)
 
-    def _reporter(self, study: str, claimed: Sequence[Trial]) -> _Reporter:
-        return _Reporter(self._store, study, [trial.number for trial in claimed], self.worker)
+    def _write(self, study: str, trial: Trial, outcome: Outcome, stopped: Decision | None) -> None:
+        """Store how a trial ended.
 
-    def _write(self, study: str, trial: Trial, outcome: Outcome) -> None:
+        Args:
+            study: Its study.
+            trial: As it was claimed.
+            outcome: What came out.
+            stopped: What the pruner said, if it stopped it.
+        """
         try:
             if outcome.failure is not None:
                 self._store.fail_trial(study, trial.number, self.worker, outcome.failure)
+            elif outcome.is_stopped_early:
+                # Continued and stopped where it had been before: what was measured there is known.
+                known = {item.rung for item in trial.measurements}
+                new = [item for item in outcome.measurements if item.rung not in known]
+                self._store.complete_trial(study, trial.number, self.worker, new, TrialState.PRUNED)
             else:
                 self._store.complete_trial(study, trial.number, self.worker, outcome.measurements)
         except TrialConflictError:
@@ -117,6 +142,8 @@ class LocalExecutor:
         written = loaded.trials[trial.number]
         if written.state is TrialState.FAILED:
             self._progress.trial_failed(written)
+        elif written.state is TrialState.PRUNED:
+            self._progress.trial_pruned(written, "" if stopped is None else stopped.why)
         else:
             self._progress.trial_finished(written, best_within_budget(loaded))
 
@@ -140,23 +167,6 @@ class LocalExecutor:
         finally:
             done.set()
             thread.join()
-
-
-class _Reporter:
-    """Writes learning-curve points as they come; never stops a trial."""
-
-    def __init__(self, store: TrialStore, study: str, numbers: Sequence[int], worker: str) -> None:
-        self._store = store
-        self._study = study
-        self._numbers = numbers
-        self._worker = worker
-
-    def __call__(self, index: int, point: CurvePoint) -> bool:
-        try:
-            self._store.add_point(self._study, self._numbers[index], self._worker, point)
-        except TrialConflictError:
-            return True
-        return False
 
 
 def _job(trial: Trial) -> Job:

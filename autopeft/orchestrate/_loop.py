@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from autopeft.orchestrate._executor import Executor
 from autopeft.orchestrate._prepare import PreparedSearch
 from autopeft.orchestrate._warm_start import stored_warm_start
 from autopeft.orchestrate._worker_id import is_dead
+from autopeft.pruners import PRUNING_ATTRIBUTE, NoPruner, Pruner, pruning_report, to_continue
 from autopeft.samplers import Sampler, make_sampler
 from autopeft.store import TrialStore
 from autopeft.study import Study, TrialDraft, TrialKind, TrialState
@@ -50,6 +52,7 @@ class SearchLoop:
         progress: Told about everything.
         baselines: Baselines to run; empty to skip them.
         spent_s: Seconds of the time limit that are already used up.
+        pruner: Of the study; None stops nothing.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class SearchLoop:
         *,
         baselines: Collection[Baseline] = (),
         spent_s: float = 0.0,
+        pruner: Pruner | None = None,
     ) -> None:
         self._prepared = prepared
         self._store = store
@@ -68,6 +72,8 @@ class SearchLoop:
         self._progress = progress
         self._baselines = baselines
         self._spent_s = spent_s
+        self._pruner = pruner or NoPruner()
+        self._n_reported = -1
         self._name = prepared.spec.name
         self._stopped_early: str | None = None
         self._is_out_of_time = False
@@ -88,6 +94,7 @@ class SearchLoop:
         self.recover()
         self._enqueue_baselines()
         self._search()
+        self._report_pruning(self._store.load_study(self._name))
         summary = self._confirm() if self._has_measured() else None
         return SearchResult(
             study=self._store.load_study(self._name), summary=summary, stopped_early=self._stopped_early
@@ -157,8 +164,8 @@ class SearchLoop:
             objectives=spec.objectives,
             seed=spec.seed,
             fidelity=spec.fidelity,
-            earlier=() if begun is None else begun.sources,
             constraints=spec.constraints,
+            earlier=() if begun is None else begun.sources,
         )
         kinds = (TrialKind.BASELINE, TrialKind.SEARCH)
         deadline = None if settings.time_s is None else time.monotonic() + settings.time_s - self._spent_s
@@ -175,7 +182,10 @@ class SearchLoop:
                         f"the time limit ended the search after {n_finished} of {settings.trials} search trials"
                     )
                 return
-            wanted = min(missing, self._executor.slots - len(waiting))
+            self._report_pruning(study)
+            free = self._executor.slots - len(waiting)
+            free -= self._continue(study, free)
+            wanted = min(missing, free)
             if wanted > 0 and not self._ask(sampler, study, wanted):
                 self._stopped_early = f"the search space is exhausted after {len(searched)} trials"
                 self._drain(kinds)
@@ -183,6 +193,30 @@ class SearchLoop:
             if not self._executor.advance(self._name, kinds) and missing <= 0:
                 self._drain(kinds)
                 return
+
+    def _continue(self, study: Study, n: int) -> int:
+        """Put up to n stopped trials back that the pruner would not stop any more.
+
+        Returns:
+            How many are to go on.
+        """
+        chosen = to_continue(self._pruner, study.trials)[: max(n, 0)]
+        for number in chosen:
+            # Another process of this search may have continued it first.
+            with suppress(TrialConflictError):
+                self._store.continue_trial(self._name, number)
+                self._progress.message(f"trial {number} goes on: with what is known now, it would not be stopped.")
+        return len(chosen)
+
+    def _report_pruning(self, study: Study) -> None:
+        """Store what the rungs are worth, and what stopping has saved and cost, whenever a trial has ended."""
+        n_finished = sum(item.state.is_finished for item in study.of_kind(TrialKind.SEARCH))
+        if not self._pruner.rungs or n_finished == self._n_reported:
+            return
+        self._n_reported = n_finished
+        n_steps = self._prepared.training.n_steps(study.spec.fidelity)
+        report = pruning_report(study, rungs=self._pruner.rungs, n_steps=n_steps)
+        self._store.set_attribute(self._name, PRUNING_ATTRIBUTE, report)
 
     def _ask(self, sampler: Sampler, study: Study, n: int) -> bool:
         """Enqueue up to n suggestions.

@@ -13,9 +13,9 @@ from typing import Any
 
 from autopeft.backbones import BackboneDescription, describe_backbone
 from autopeft.configuration import BoundSpace, load_search_space, parse_budget
-from autopeft.exceptions import UnknownNameError
 from autopeft.modules import MODULES
 from autopeft.orchestrate._constraints import resolve_constraints
+from autopeft.orchestrate._fidelity import resolve_fidelity
 from autopeft.orchestrate._rewards import resolve_rewards, reward_settings
 from autopeft.orchestrate._settings import SearchSettings, parse_share
 from autopeft.rewards import RewardPanel
@@ -77,9 +77,13 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
     objectives, found = resolve_rewards(settings, search_space.objectives, task)
     rewards = RewardPanel(tuple(found.values())) if found else None
     constraints = resolve_constraints(settings.constraints, task, space, () if rewards is None else rewards.names)
-    fidelity = _fidelity(settings, task, 0 if rewards is None else rewards.reserve(len(task.train.targets)))
+    fidelity = resolve_fidelity(settings, task, 0 if rewards is None else rewards.reserve(len(task.train.targets)))
     training = TrainingSettings(
-        batch_size=settings.batch_size, max_tokens=settings.max_tokens, precision=settings.precision
+        batch_size=settings.batch_size,
+        max_tokens=settings.max_tokens,
+        precision=settings.precision,
+        rungs=fidelity.rungs,
+        rung_examples=fidelity.rung_examples,
     )
     defining: dict[str, Any] = {
         "task": task.settings(),
@@ -99,19 +103,22 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
     }
     if found:
         defining["rewards"] = reward_settings(found, task)
+    if fidelity.pruner != "none":
+        defining["pruner"] = fidelity.pruner
     limits = [item.to_dict() for item in constraints]
     spec = StudySpec(
         name=settings.study
         or _default_name(
             settings,
             {**defining, **({"constraints": limits} if limits else {})},
-            fidelity,
+            fidelity.search,
             [item.name for item in objectives],
         ),
         budget_text=settings.budget,
         objectives=objectives,
         constraints=constraints,
-        fidelity=fidelity,
+        fidelity=fidelity.search,
+        confirm_fidelity=fidelity.confirm,
         **defining,
     )
     return PreparedSearch(
@@ -122,16 +129,6 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         space=space,
         training=training,
         rewards=rewards,
-    )
-
-
-def _fidelity(settings: SearchSettings, task: Task, reserve: int) -> Fidelity:
-    """How much a trial is trained; `reserve` examples at the end of the training split are for rewards alone."""
-    default = task.default_fidelity()
-    examples = settings.train_examples or default.train_examples
-    return Fidelity(
-        train_examples=min(examples, len(task.train.targets) - reserve),
-        epochs=settings.epochs or default.epochs,
     )
 
 
@@ -202,6 +199,8 @@ _FLAGS = {
     "train_fraction": "--train-fraction",
     "train_examples": "--train-examples",
     "epochs": "--epochs",
+    "fidelity": "--fidelity",
+    "pruner": "--pruner",
     "batch_size": "--batch-size",
     "max_tokens": "--max-tokens",
     "precision": "--precision",

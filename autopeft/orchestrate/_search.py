@@ -15,6 +15,7 @@ from autopeft.modules import MODULES
 from autopeft.orchestrate._baselines import Baseline, baselines
 from autopeft.orchestrate._events import Plan, Progress
 from autopeft.orchestrate._executor import LocalExecutor
+from autopeft.orchestrate._fidelity import study_pruner
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
 from autopeft.orchestrate._prepare import PreparedSearch, resume_command
 from autopeft.orchestrate._rewards import probe_rewards
@@ -22,7 +23,13 @@ from autopeft.orchestrate._scores import missing_scores, settle_scores
 from autopeft.orchestrate._warm_start import WarmStart, begin_study, stored_warm_start
 from autopeft.store import TrialStore
 from autopeft.study import Study, TrialState
-from autopeft.training import TrialRunner, estimate_score_time, select_precision, total_memory_bytes
+from autopeft.training import (
+    CheckpointFolder,
+    TrialRunner,
+    estimate_score_time,
+    select_precision,
+    total_memory_bytes,
+)
 
 
 def select_device(name: str) -> str:
@@ -52,7 +59,14 @@ def load_runner(prepared: PreparedSearch, *, cache_dir: Path, precision: str | N
         revision=settings.revision,
         seed=settings.seed,
     )
-    return TrialRunner(backbone, prepared.task, prepared.training, cache_dir=cache_dir, rewards=prepared.rewards)
+    return TrialRunner(
+        backbone,
+        prepared.task,
+        prepared.training,
+        cache_dir=cache_dir,
+        rewards=prepared.rewards,
+        checkpoints=CheckpointFolder(cache_dir / "checkpoints"),
+    )
 
 
 def planned_baselines(prepared: PreparedSearch, *, memory_bytes: int | None = None) -> list[Baseline]:
@@ -124,6 +138,8 @@ def make_plan(
         reward_time_s=reward_time_s,
         reward_problem=reward_problem,
         warm_start=() if begun is None else begun.sources,
+        rungs=prepared.training.rung_steps(spec.fidelity),
+        n_steps=prepared.training.n_steps(spec.fidelity),
     )
 
 
@@ -177,8 +193,9 @@ def run_search(
     # Where scores choose the sites, they decide which configuration is the smallest.
     prepared.space.check_budget()
     cohort = prepared.settings.cohort or runner.cohort_size(probe_configuration(prepared, planned))
-    executor = LocalExecutor(store, runner, progress, cohort=cohort)
-    loop = SearchLoop(prepared, store, executor, progress, baselines=planned, spent_s=spent_s)
+    pruner = study_pruner(prepared.spec, prepared.space.shapes)
+    executor = LocalExecutor(store, runner, progress, cohort=cohort, pruner=pruner)
+    loop = SearchLoop(prepared, store, executor, progress, baselines=planned, spent_s=spent_s, pruner=pruner)
     return loop.run()
 
 

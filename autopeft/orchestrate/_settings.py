@@ -42,6 +42,10 @@ class SearchSettings:
         train_fraction: Share of the training data used, in (0, 1].
         train_examples: Training examples per trial; None takes the task's default.
         epochs: Passes over them; None takes the task's default.
+        fidelity: ``"auto"`` stops search trials early that cannot reach the front, ``"full"`` trains all of them to
+            their end, ``"low"`` and a share such as ``"25%"`` train them on fewer examples; confirmations are always
+            full.
+        pruner: Key of `autopeft.pruners.PRUNERS`; None decides it by the fidelity.
         batch_size: Examples per optimizer step, >= 1.
         max_tokens: Texts are truncated to this many tokens, >= 8.
         precision: Of the frozen weights: ``"auto"``, ``"bfloat16"`` or ``"float32"``.
@@ -58,9 +62,9 @@ class SearchSettings:
     space: str = "default"
     sampler: str = "bayesian"
     objectives: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
     record: tuple[str, ...] = ()
     reward_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    constraints: tuple[str, ...] = ()
     trials: int = 16
     time_s: float | None = None
     seeds: int = 3
@@ -76,6 +80,8 @@ class SearchSettings:
     train_fraction: float = 1.0
     train_examples: int | None = None
     epochs: int | None = None
+    fidelity: str = "full"
+    pruner: str | None = None
     batch_size: int = 16
     max_tokens: int = 128
     precision: str = "auto"
@@ -131,9 +137,9 @@ class SearchSettings:
 _FLAG_NAMES = {
     "time": "time_s",
     "objective": "objectives",
+    "constraint": "constraints",
     "text_column": "text_columns",
     "reward_option": "reward_options",
-    "constraint": "constraints",
 }
 _TUPLES = ("objectives", "constraints", "record", "text_columns")
 _INTEGERS = (

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Array = npt.NDArray[np.float64]
 
@@ -103,12 +102,15 @@ class Ceiling:
             end: At the end (n,).
             risk: Share of trials that end above their ceiling, in (0, 0.5).
         """
+        # A study is read more often than a trial is judged, and this import takes its time.
+        from scipy.special import stdtrit
+
         n, centred = len(here), here - here.mean()
         spread = float(centred @ centred)
         slope = float(centred @ end) / spread if spread > 0 else 0.0
         residuals = end - end.mean() - slope * centred
         s = math.sqrt(float(residuals @ residuals) / (n - 2))
-        t = float(stats.t.ppf(1 - risk, n - 2))
+        t = float(stdtrit(n - 2, 1 - risk))
         tilt = t * s / math.sqrt(spread) if spread > 0 else 0.0
         return cls(
             mean_here=float(here.mean()),

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from autopeft.objectives import Objective, hypervolume, to_maximization
 from autopeft.pruners._calibration import rank_correlation
@@ -14,6 +13,8 @@ from autopeft.pruners._policy import Caution
 from autopeft.pruners._values import RungTable
 from autopeft.study import Fidelity, Front, Study, Trial, TrialKind, TrialState, search_front
 
+#: Study attribute that holds the study's `pruning_report`, from its first search trial on.
+PRUNING_ATTRIBUTE = "pruning"
 #: Trial note in which its decisions stand: ``{"decisions": [Decision.to_dict(), ...]}``.
 PRUNING_NOTE = "pruning"
 
@@ -69,7 +70,7 @@ def rung_correlations(
 
 
 def pruning_report(study: Study, *, rungs: Sequence[int], n_steps: int) -> dict[str, Any]:
-    """Everything that is to be said about a study's pruning; stored as its attribute ``"pruning"``.
+    """Everything that is to be said about a study's pruning; stored as its attribute `PRUNING_ATTRIBUTE`.
 
     The time saved is that of the steps not trained, at the seconds per step that the same trial was measured to take.
     What was lost is estimated by the controls: trials that the rule would have stopped, and that ran to their end all
@@ -122,6 +123,8 @@ def _lost(study: Study, n_pruned: int) -> dict[str, Any]:
         None without controls; ``members``, the front members that the stopped trials are expected to have cost; and
         ``hypervolume_share``, the share of the front's hypervolume that the controls alone hold.
     """
+    from scipy.special import betaincinv
+
     completed = study.of_kind(TrialKind.SEARCH, state=TrialState.COMPLETE)
     controls = [item for item in completed if _rule_stopped(item)]
     front = search_front(study)
@@ -136,8 +139,8 @@ def _lost(study: Study, n_pruned: int) -> dict[str, Any]:
         "n_controls": n,
         "n_on_front": k,
         "share": k / n,
-        "low": float(stats.beta.ppf(0.025, k + 0.5, n - k + 0.5)) if k else 0.0,
-        "high": float(stats.beta.ppf(0.975, k + 0.5, n - k + 0.5)) if k < n else 1.0,
+        "low": float(betaincinv(k + 0.5, n - k + 0.5, 0.025)) if k else 0.0,
+        "high": float(betaincinv(k + 0.5, n - k + 0.5, 0.975)) if k < n else 1.0,
         "members": k / n * n_pruned,
         "hypervolume_share": _held_alone(front, {item.number for item in controls}),
     }

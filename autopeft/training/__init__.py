@@ -1,5 +1,6 @@
 """The inner loop: configuration + task + fidelity + seed -> measurement."""
 
+from autopeft.training._checkpoints import CheckpointFolder
 from autopeft.training._data import SplitData, TaskData
 from autopeft.training._inputs import Inputs, ResidentSplit
 from autopeft.training._job import Job, Outcome, PointCallback
@@ -15,6 +16,7 @@ from autopeft.training._trained import RewardReading, Rewards, TrainedCandidate
 __all__ = [
     "PRECISIONS",
     "SCORES",
+    "CheckpointFolder",
     "Inputs",
     "Job",
     "Outcome",

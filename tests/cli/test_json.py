@@ -29,6 +29,7 @@ TRIAL_KEYS = {
     "values",
     "report_values",
     "metrics",
+    "rung",
     "trainable_parameters",
     "fingerprint",
     "params",

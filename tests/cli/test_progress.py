@@ -8,6 +8,7 @@ from rich.console import Console
 
 from autopeft.cli._json import plan_document
 from autopeft.cli._progress import SearchProgress, plan_lines
+from autopeft.study import Fidelity, Rung, TrialState
 from tests.cli.test_search import make_plan
 from tests.export.studies import complete, draft, failed, full_study, mixed_configuration, rewarded_study
 
@@ -115,3 +116,25 @@ def test_further_objectives_and_rewards_stand_in_a_trial_s_line() -> None:
         progress.plan(replace(PLAN, spec=study.spec))
         progress.trial_finished(study.trials[3], None)
     assert "trial 3 (baseline): accuracy 0.6100, memorization 0.3050, latency_s 4.25 ms, 3,000" in stream.getvalue()
+
+
+def test_plan_names_the_rungs_and_what_confirmations_train() -> None:
+    spec = replace(PLAN.spec, pruner="pareto", confirm_fidelity=Fidelity(train_examples=1350, epochs=3))
+    plan = replace(PLAN, spec=spec, rungs=(29, 85), n_steps=255)
+    lines = plan_lines(plan)
+    assert "Rungs      after 29 and 85 of 255 steps, where pruner pareto may stop search trials early" in lines
+    assert any(line.endswith("per trial; confirmations 1,350 examples, 3 epochs") for line in lines)
+    assert not any(line.startswith("Rungs") or "confirmations 1" in line for line in plan_lines(PLAN))
+    document = plan_document(plan)
+    assert (document["pruner"], document["rungs"], document["n_steps"]) == ("pareto", [29, 85], 255)
+
+
+def test_a_stopped_trial_says_where_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    at_rung = replace(FOUND.measurements[0], rung=Rung(step=29, n_steps=255))
+    stopped = replace(FOUND, state=TrialState.PRUNED, measurements=(at_rung,))
+    with SearchProgress(is_quiet=False) as progress:
+        progress.plan(PLAN)
+        progress.trial_pruned(stopped, "it can reach accuracy 0.6 at most")
+    err = capsys.readouterr().err
+    assert f"trial {FOUND.number} stopped early after 29 of 255 steps, accuracy" in err
+    assert ": it can reach accuracy 0.6 at most [4/" in err

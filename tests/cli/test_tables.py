@@ -3,13 +3,19 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
-from autopeft.cli._tables import front_view, trial_view, trials_table
-from autopeft.study import Study
+from autopeft.cli._json import front_document, status_document, trials_document
+from autopeft.cli._tables import front_view, status_view, trial_view, trials_table
+from autopeft.export import render_report
+from autopeft.pruners import PRUNING_ATTRIBUTE, pruning_report
+from autopeft.store import StudySummary
+from autopeft.study import Study, TrialState
 from tests.export.studies import STUDIES, failures_only, full_study, hostile_study, rewarded_study
+from tests.pruners.simulated import N_STEPS, RUNGS, make_world, pruner, simulate
 
 
 def shown(content: object, width: int = 140) -> str:
@@ -88,3 +94,39 @@ def test_what_modules_counted_stays_out_of_the_tables() -> None:
     assert text.replace("\nModules counted 192 further numbers at every point: see --format json.\n", "") == shown(
         trial_view(study, trial)
     )
+
+
+def pruned_study() -> Study:
+    """A simulated study whose pruner stopped some trials, with what its search stored."""
+    study = simulate(make_world(0, 40), pruner("pareto"))
+    report = pruning_report(study, rungs=RUNGS, n_steps=N_STEPS)
+    return replace(study, attributes={PRUNING_ATTRIBUTE: report})
+
+
+def test_a_study_with_stopped_trials_says_so_everywhere() -> None:
+    study = pruned_study()
+    n_pruned = len([item for item in study.trials if item.state is TrialState.PRUNED])
+    summary = StudySummary(
+        spec=study.spec,
+        n_trials={state: sum(item.state is state for item in study.trials) for state in TrialState},
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        last_activity_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    text = " ".join(shown(status_view(study, summary, "db"), 400).split())
+    assert f"stopped {n_pruned} trials early" in text
+    assert "Rung after 10 of 90 steps: accuracy ranks" in text
+    assert status_document(study, summary, "db")["pruning"] == study.attributes[PRUNING_ATTRIBUTE]
+    table = shown(trials_table(study, study.trials, "Trials"), 200)
+    at_rungs = table.count("PRUNED at 11 %") + table.count("PRUNED at 33 %")
+    assert at_rungs == n_pruned > 5
+    front = front_document(study)
+    assert not {item["number"] for item in front["trials"]} & {
+        item.number for item in study.trials if item.state is TrialState.PRUNED
+    }
+    documents = trials_document(study)["trials"]
+    assert {item["state"] for item in documents if item["rung"] is not None} == {"PRUNED"}
+    stopped = next(item for item in documents if item["rung"] is not None)
+    assert stopped["rung"]["share"] == stopped["rung"]["step"] / 90
+    report = render_report(study, "md")
+    assert "Trials stopped early" in report
+    assert "Trials stopped early" not in render_report(replace(study, attributes={}), "md")

@@ -14,7 +14,7 @@ from autopeft.configuration import BoundSpace, Configuration, load_search_space
 from autopeft.modules import MODULES
 from autopeft.objectives import COSTS
 from autopeft.orchestrate import PreparedSearch, SearchSettings
-from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, StudySpec
+from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Rung, StudySpec
 from autopeft.training import Job, Outcome, TrainingSettings
 from tests.configuration.examples import bert_shapes
 from tests.study.builders import ACCURACY
@@ -50,28 +50,61 @@ class ToyRunner:
     Args:
         fails: Says for which jobs to fail.
         hook: Called before each run, with the jobs.
+        rungs: Steps at which runs are measured on the way.
+        n_steps: Steps of a run.
+        kept: Curves of runs that go on, by fingerprint.
     """
 
     def __init__(
-        self, fails: Callable[[Job], bool] = lambda job: False, hook: Callable[[Sequence[Job]], None] | None = None
+        self,
+        fails: Callable[[Job], bool] = lambda job: False,
+        hook: Callable[[Sequence[Job]], None] | None = None,
+        *,
+        rungs: Sequence[int] = (),
+        n_steps: int = 9,
+        kept: dict[str, tuple[CurvePoint, ...]] | None = None,
     ) -> None:
         self._fails = fails
         self._hook = hook
+        self._rungs = tuple(rungs)
+        self._n_steps = n_steps
+        self.kept = {} if kept is None else kept
         self.jobs: list[Job] = []
         self.backbone = SimpleNamespace(shapes=bert_shapes())
 
-    def run(self, jobs: Sequence[Job], *, on_point: Any = None, keep_state: bool = False) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], *, on_point: Any = None, on_resume: Any = None, keep_state: bool = False
+    ) -> list[Outcome]:
         if self._hook is not None:
             self._hook(jobs)
         self.jobs += jobs
-        return [self._outcome(index, job, on_point) for index, job in enumerate(jobs)]
+        return [self._outcome(index, job, on_point, on_resume) for index, job in enumerate(jobs)]
 
-    def _outcome(self, index: int, job: Job, on_point: Any) -> Outcome:
+    def _outcome(self, index: int, job: Job, on_point: Any, on_resume: Any) -> Outcome:
         if self._fails(job):
             return Outcome(failure=Failure(reason="divergence", message="the training loss became nan"))
         accuracy = toy_accuracy(job.configuration, job.seed)
-        if on_point is not None:
-            on_point(index, CurvePoint(step=1, epoch=1.0, metrics={"accuracy": accuracy}, wall_time_s=0.1))
+        curve = self.kept.pop(job.configuration.fingerprint, ())
+        stop = bool(curve) and on_resume is not None and on_resume(index, curve)
+        for step in (*self._rungs, self._n_steps):
+            if stop or (curve and step <= curve[-1].step):
+                continue
+            score = accuracy - 0.3 * (1 - step / self._n_steps)
+            curve += (
+                CurvePoint(step=step, epoch=step / self._n_steps, metrics={"accuracy": score}, wall_time_s=0.1 * step),
+            )
+            stop = on_point is not None and on_point(index, curve[-1])
+        if stop and curve[-1].step < self._n_steps:
+            self.kept[job.configuration.fingerprint] = curve
+            measurement = Measurement(
+                split="search",
+                fidelity=job.fidelity,
+                seed=job.seed,
+                metrics=curve[-1].metrics,
+                costs={"wall_time_s": curve[-1].wall_time_s},
+                rung=Rung(step=curve[-1].step, n_steps=self._n_steps),
+            )
+            return Outcome(measurements=(measurement,), curve=curve, is_stopped_early=True)
         wrong = np.zeros(N_EXAMPLES)
         wrong[round(accuracy * N_EXAMPLES) :] = 1
         measurements = tuple(
