@@ -10,8 +10,9 @@ from autopeft.exceptions import InfeasibleError
 from autopeft.modules import MODULES
 from autopeft.orchestrate import LocalExecutor, SearchLoop, SilentProgress, baselines
 from autopeft.orchestrate._worker_id import worker_id
+from autopeft.samplers._encoding import Encoder
 from autopeft.store import MemoryStore, TrialStore, open_store
-from autopeft.study import TrialKind, TrialState
+from autopeft.study import Trial, TrialKind, TrialState
 from autopeft.training import Job
 from tests.configuration.examples import bert_shapes
 from tests.orchestrate.toys import ToyRunner, prepared_search
@@ -66,6 +67,31 @@ def test_every_search_trial_says_where_it_came_from() -> None:
     study = store.load_study("toy-study")
     assert [item.notes["suggestion"] for item in study.of_kind(TrialKind.SEARCH)] == [{"source": "random"}] * 6
     assert not any("suggestion" in item.notes for item in study.of_kind(TrialKind.BASELINE))
+
+
+def test_what_is_proposed_is_what_is_evaluated() -> None:
+    """The encoding that was scored is that of the stored trial, and of the configuration that the runner trained."""
+    store, runner = MemoryStore(), ToyRunner()
+    loop = make_loop(store, runner, confirm_top=0, sampler="bayesian", trials=12, cohort=2)
+    encoder = Encoder(loop._prepared.space)
+    study = loop.run().study
+    trained = {job.configuration.fingerprint: job.configuration for job in runner.jobs}
+    sources = []
+    for item in study.of_kind(TrialKind.SEARCH):
+        noted = item.notes["suggestion"]
+        sources.append(noted["source"])
+        assert noted["encoding"] == pytest.approx(encoder.encode([_Configured(item)])[0].tolist(), abs=1e-6)
+        assert trained[item.configuration.fingerprint] == item.configuration
+        assert loop._prepared.space.compile(item.draft.params) == item.configuration
+    assert sources == ["initial"] * 8 + ["model"] * 4
+    assert noted["leave_one_out"]["accuracy"]["n"] >= 8
+    assert noted["predicted"]["accuracy"]["low"] < noted["predicted"]["accuracy"]["high"]
+
+
+class _Configured:
+    def __init__(self, trial: Trial) -> None:
+        self.configuration = trial.configuration
+        self.trainable_parameters = trial.draft.trainable_parameters
 
 
 def test_two_runs_give_the_same_trials_and_numbers() -> None:

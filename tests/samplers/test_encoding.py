@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopeft.configuration import BoundSpace, Configuration, ModuleSpec, Site, load_search_space
@@ -12,10 +12,11 @@ from autopeft.samplers._encoding import Encoder, tuned_layers
 from autopeft.samplers._points import PointSource
 from autopeft.samplers._values import random_value
 from tests.configuration.examples import TYPES, bert_shapes
-from tests.samplers.problem import BUDGET, default_space, make_trial
+from tests.samplers.problem import BUDGET, default_space, make_trial, options_space
 
 SPACE = default_space()
 ENCODER = Encoder(SPACE)
+OPTIONS = options_space()
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -97,6 +98,41 @@ def test_columns_of_a_configuration_written_out() -> None:
     assert sorted(row[16:][row[16:] > 0]) == pytest.approx(
         sorted(0.3 * math.log1p(n) / cap for n in (n_lora / 2, n_lora / 2, n_adapter))
     )
+
+
+@given(seed=seeds)
+def test_layer_bits_are_read_off_the_layers_columns(seed: int) -> None:
+    """A layer's column is zero exactly where the layer is not tuned."""
+    for point in PointSource(SPACE).draw(np.random.default_rng(seed), 3, ()):
+        bits = ENCODER.encode([point])[0, 4:10] > 0
+        assert np.flatnonzero(bits).tolist() == tuned_layers(point.configuration)
+
+
+@pytest.mark.parametrize(("profile", "rises"), [("increasing", True), ("decreasing", False)])
+def test_profiles_are_read_off_the_layers_columns(profile: str, rises: bool) -> None:
+    params = {
+        name: name == "lora" for name in ("lora", "serial_adapter", "parallel_adapter", "prefix", "ia3", "bitfit")
+    }
+    params |= {"lora_rank": 4, "lora_parts": "query_value", "lora_profile": profile, "layer_rule": "chosen"}
+    params |= {f"layer_{i}": True for i in range(6)} | {"learning_rate": 2e-3}
+    columns = ENCODER.encode([PointSource(SPACE).make(params)])[0, 4:10]
+    assert (np.diff(columns) >= 0).all() == rises
+    assert (np.diff(columns) <= 0).all() != rises
+
+
+@settings(deadline=None)  # the first compilation fills caches
+@given(seed=seeds)
+def test_distances_of_spaces_with_options_are_those_of_compiled_configurations(seed: int) -> None:
+    """Experts, routers and dynamics: equal configurations, whatever the points, have equal codes within [0, 1]."""
+    rng = np.random.default_rng(seed)
+    points = PointSource(OPTIONS)
+    point = points.draw(rng, 1, ())[0]
+    silent = {item.name: random_value(item, rng) for item in OPTIONS.parameters}
+    again = points.make({**silent, **point.params})
+    x = Encoder(OPTIONS).encode([point, again])
+    assert (x[0] == x[1]).all()
+    assert x.min() >= 0
+    assert x.max() <= 1
 
 
 def test_deep_backbones_share_columns_among_neighbouring_layers() -> None:
