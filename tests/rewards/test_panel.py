@@ -77,8 +77,9 @@ def test_reserve_is_the_largest_and_names_are_in_order():
     assert RewardPanel([]).reserve(1000) == 0
 
 
-def test_all_built_in_rewards_together_twice_give_the_same():
-    names = [name for name in REWARDS if name != "latency_s"]
+def test_built_in_rewards_together_twice_give_the_same():
+    # A time is never the same twice; forgetting needs a checkpoint, which a toy does not have.
+    names = [name for name in REWARDS if name not in ("latency_s", "forgetting")]
     panel = RewardPanel([REWARDS[name] for name in names])
     found = []
     for _ in range(2):
