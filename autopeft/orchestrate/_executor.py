@@ -172,9 +172,15 @@ class LocalExecutor:
 def _job(trial: Trial) -> Job:
     splits = (SEARCH_SPLIT, REPORT_SPLIT) if trial.kind is TrialKind.CONFIRMATION else (SEARCH_SPLIT,)
     draft = trial.draft
-    return Job(configuration=draft.configuration, seed=draft.seed, fidelity=draft.fidelity, splits=splits)
+    return Job(
+        configuration=draft.configuration,
+        seed=draft.seed,
+        fidelity=draft.fidelity,
+        splits=splits,
+        measures_rungs=trial.kind is TrialKind.SEARCH,
+    )
 
 
 def _batch_key(trial: Trial) -> tuple[object, ...]:
-    """Trials train as one batch only when they take the same number of steps over the same splits."""
-    return (trial.draft.fidelity, trial.kind is TrialKind.CONFIRMATION)
+    """Trials train as one batch only when they take the same steps and are measured after the same ones."""
+    return (trial.draft.fidelity, trial.kind)

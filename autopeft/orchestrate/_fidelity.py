@@ -14,8 +14,11 @@ from autopeft.study import Fidelity, StudySpec, Trial
 from autopeft.tasks import Task
 from autopeft.training import TrainingSettings
 
-#: Shares of a run after which it is measured on the way: each rung costs three times the one before.
-RUNGS = (1 / 9, 1 / 3)
+#: Shares of a run after which it is measured on the way.
+RUNGS = (1 / 9, 1 / 3, 2 / 3)
+#: A rung after fewer steps hardly ranks trials as they end: on stdlib/topics Kendall's tau is 0.3 after 10 steps of 88,
+#: 0.6 after 20, 0.7 after 30 and 0.8 after 44.
+_MIN_STEPS = 25
 #: One example of the search split is scored at a rung per so many that a run trains on. A forward pass costs about a
 #: third of a training step, so a rung costs about two percent of a run.
 _TRAINED_PER_SCORED = 16
@@ -66,7 +69,9 @@ def resolve_fidelity(settings: SearchSettings, task: Task, reserve: int = 0) -> 
     )
     share = fidelity_share(settings.fidelity)
     search = Fidelity(train_examples=max(1, math.ceil(share * full.train_examples)), epochs=full.epochs)
-    rungs = () if pruner == "none" else RUNGS
+    n_steps = TrainingSettings(batch_size=settings.batch_size).n_steps(search)
+    late = tuple(share for share in RUNGS if share * n_steps >= _MIN_STEPS)
+    rungs = () if pruner == "none" else late or RUNGS[1:]
     n_trained = search.train_examples * search.epochs
     n_scored = min(max(n_trained // _TRAINED_PER_SCORED, _MIN_SCORED), len(task.search.targets))
     return FidelityPlan(
@@ -110,6 +115,10 @@ def study_pruner(spec: StudySpec, shapes: BackboneShapes) -> Pruner:
         shapes: Of its backbone.
     """
     training = TrainingSettings(**spec.training)
+    rungs = training.rung_steps(spec.fidelity)
+    if spec.pruner != "mo_asha":
+        # The ends of epochs are measured anyway. Halving counts on few rungs, of which each lets so many go on.
+        rungs = tuple(sorted({*rungs, *training.epoch_points(spec.fidelity)[:-1]}))
 
     costs: dict[str, dict[str, float]] = {}
 
@@ -125,7 +134,7 @@ def study_pruner(spec: StudySpec, shapes: BackboneShapes) -> Pruner:
         spec.pruner,
         objectives=spec.objectives,
         fidelity=spec.fidelity,
-        rungs=training.rung_steps(spec.fidelity),
+        rungs=rungs,
         constraints=spec.constraints,
         known=known,
     )

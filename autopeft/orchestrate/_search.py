@@ -138,7 +138,7 @@ def make_plan(
         reward_time_s=reward_time_s,
         reward_problem=reward_problem,
         warm_start=() if begun is None else begun.sources,
-        rungs=prepared.training.rung_steps(spec.fidelity),
+        rungs=study_pruner(spec, prepared.space.shapes).rungs,
         n_steps=prepared.training.n_steps(spec.fidelity),
     )
 

@@ -92,7 +92,7 @@ class Cohort:
         task: Kind and metrics.
         splits: Resident splits by name.
         settings: Training settings.
-        candidates: One per job, in the order of the injection.
+        candidates: One per job, in the order of the injection; all measure rungs, or none does.
         on_point: Told about every new point with the candidate's index; True stops it.
         memory: Samples peak memory.
         keep: Given a candidate's index after each of its points but the last, the time since the one before, in
@@ -135,7 +135,8 @@ class Cohort:
         #: Of a whole run.
         self.n_steps = self.plan.steps_per_epoch * fidelity.epochs
         self._epoch_points = frozenset(settings.epoch_points(fidelity))
-        self._points = self._epoch_points | set(settings.rung_steps(fidelity))
+        rungs = settings.rung_steps(fidelity) if candidates[0].job.measures_rungs else ()
+        self._points = self._epoch_points | set(rungs)
         self._rung_rows = rung_rows(len(splits[SEARCH_SPLIT]), settings.rung_examples)
         #: Steps that are done already.
         self._start = 0

@@ -26,12 +26,15 @@ class Job:
         seed: Of initialisation, data order and dropout, >= 0.
         fidelity: How much training.
         splits: Splits to score at the end; the learning curve is always measured on the search split.
+        measures_rungs: Whether the curve has points at the rungs; they cost time, and only who may be stopped there
+            needs them.
     """
 
     configuration: Configuration
     seed: int
     fidelity: Fidelity
     splits: tuple[str, ...] = (SEARCH_SPLIT,)
+    measures_rungs: bool = True
 
     def __post_init__(self) -> None:
         if self.seed < 0:

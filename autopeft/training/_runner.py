@@ -141,8 +141,8 @@ class TrialRunner:
     ) -> list[Outcome]:
         """Train jobs.
 
-        Jobs of the same fidelity, length of texts and step to go on from form cohorts. A job that fails does not touch
-        the others; an interruption passes through and leaves the backbone as it was.
+        Jobs of the same fidelity, rungs, length of texts and step to go on from form cohorts. A job that fails does not
+        touch the others; an interruption passes through and leaves the backbone as it was.
 
         Args:
             jobs: What to train.
@@ -240,15 +240,15 @@ class TrialRunner:
         return content_key(
             sorted(versions().items()), backbone.device.type, backbone.dtype, backbone.content_hash,
             self.task.content_hash, sorted(self.settings.to_dict().items()), job.configuration.fingerprint, job.seed,
-            job.fidelity,
+            job.fidelity, job.measures_rungs,
         )  # fmt: skip
 
     def _groups(self, call: RunCall) -> list[list[int]]:
         """Cohorts: equal data, and neighbors in their lowest layer, so that a cohort starts as high as it can."""
         jobs = call.jobs
-        by_data: dict[tuple[Fidelity, int, int], list[int]] = {}
+        by_data: dict[tuple[Fidelity, int, bool, int], list[int]] = {}
         for index, job in enumerate(jobs):
-            key = (job.fidelity, self._token_limit(job.configuration), call.start(index))
+            key = (job.fidelity, self._token_limit(job.configuration), job.measures_rungs, call.start(index))
             by_data.setdefault(key, []).append(index)
         groups = []
         for members in by_data.values():

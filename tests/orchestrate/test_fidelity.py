@@ -36,12 +36,14 @@ def test_full_trains_every_trial_to_its_end() -> None:
 def test_auto_measures_rungs_on_a_part_of_the_split_that_costs_little() -> None:
     found = resolve_fidelity(settings(fidelity="auto"), TASK)
     assert (found.search, found.confirm) == (Fidelity(train_examples=100, epochs=3), None)
-    assert (found.pruner, found.rungs, found.rung_examples) == ("pareto", RUNGS, 64)
+    # Nineteen steps: no rung has many, and a ninth of them says nothing.
+    assert (found.pruner, found.rungs, found.rung_examples) == ("pareto", (1 / 3, 2 / 3), 64)
     long = resolve_fidelity(settings(fidelity="auto", train_examples=200, epochs=8), TASK)
     # 1,600 examples trained; a forward pass is a third of a training step.
-    assert long.rung_examples == 100
+    assert (long.rungs, long.rung_examples) == ((1 / 3, 2 / 3), 100)
     assert 100 / (3 * 1600) < 0.025
-    assert resolve_fidelity(settings(fidelity="auto", epochs=50), TASK).rung_examples == 120
+    longest = resolve_fidelity(settings(fidelity="auto", epochs=50), TASK)
+    assert (longest.rungs, longest.rung_examples) == (RUNGS, 120)
 
 
 @pytest.mark.parametrize(("text", "n"), [("low", 34), ("25%", 25), ("0.5", 50), ("1", 100)])
@@ -51,7 +53,7 @@ def test_a_lower_fidelity_trains_on_fewer_examples_and_confirms_in_full(text: st
     assert found.search == Fidelity(train_examples=n, epochs=3)
     assert found.confirm == (None if n == 100 else full)
     assert found.pruner == "none"
-    assert resolve_fidelity(settings(fidelity=text, pruner="median"), TASK).rungs == RUNGS
+    assert resolve_fidelity(settings(fidelity=text, pruner="median"), TASK).rungs == RUNGS[1:]
 
 
 def test_examples_that_are_kept_for_rewards_are_not_trained_on() -> None:
@@ -83,7 +85,7 @@ def test_the_study_and_the_command_that_resumes_it_know_fidelity_and_pruner(tmp_
     assert len({spec.name for spec in specs.values()}) == 4
     assert [specs[key].pruner for key in specs] == ["none", "pareto", "median", "none"]
     assert "rungs" not in specs["full", None].training
-    assert specs["auto", None].training["rungs"] == list(RUNGS)
+    assert specs["auto", None].training["rungs"] == list(RUNGS[1:])
     assert specs["low", None].confirm_fidelity == Fidelity(train_examples=64, epochs=1)
 
 
@@ -99,6 +101,10 @@ def test_pruner_of_a_study_decides_at_its_rungs_and_knows_known_costs() -> None:
     pruner = study_pruner(spec, shapes)
     assert (pruner.name, pruner.rungs) == ("pareto", (10, 30))
     assert study_pruner(replace(spec, pruner="none"), shapes) == NoPruner()
+    epochs = replace(spec, fidelity=replace(fidelity, epochs=2))
+    # The end of the first epoch is measured anyway.
+    assert study_pruner(epochs, shapes).rungs == (20, 60, 90)
+    assert study_pruner(replace(epochs, pruner="mo_asha"), shapes).rungs == (20, 60)
 
     def stored(trial):
         costs = known_costs(trial.configuration, shapes, MODULES)

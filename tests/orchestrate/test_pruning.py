@@ -160,7 +160,7 @@ def test_a_killed_search_with_a_pruner_ends_like_one_that_was_not(
     assert {item.state for item in stopped} == {TrialState.COMPLETE if patience == 4 else TrialState.PRUNED}
 
     step, resumed = Cohort.step, []
-    reached: dict[int, list[str]] = {4: [], 12: []}
+    reached: dict[int, list[str]] = {8: [], 14: []}
     monkeypatch.setattr(LocalExecutor, "give_back", lambda *_: None)
     monkeypatch.setattr("autopeft.orchestrate._loop.is_dead", lambda _: True)
 

@@ -40,7 +40,7 @@ def test_pareto_stops_whose_best_end_is_dominated_by_brute_force(
 ) -> None:
     table = table_of([*rows, (cost, here, None)])
     ends = np.array([row[2] for row in rows])
-    highest = Ceiling.fit(np.array([row[1] for row in rows]), ends, risk=0.05).at(here)
+    highest = Ceiling.fit(np.array([row[1] for row in rows]), ends, risk=ParetoRule().risk).at(here)
     expected = any(c <= cost and h >= here and e > highest for c, h, e in rows)
     assert ParetoRule().judge(table, len(rows)).stop == expected
 

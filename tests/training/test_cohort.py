@@ -131,6 +131,17 @@ def test_rungs_are_points_of_the_curve_on_part_of_the_split():
     assert [point.metrics for point in alone.curve[:2]] == [point.metrics for point in outcome.curve[:2]]
 
 
+def test_only_those_that_may_be_stopped_pay_for_rungs():
+    """Oracle: each kind of job by itself."""
+    runner = toy_runner(settings=TrainingSettings(batch_size=8, rungs=(0.3,), rung_examples=10))
+    jobs = [job(lora((1,))), replace(job(lora((2,))), measures_rungs=False)]
+    together = runner.run(jobs)
+    assert [[point.step for point in outcome.curve] for outcome in together] == [[3, 5, 10], [5, 10]]
+    for outcome, one in zip(together, jobs, strict=True):
+        (alone,) = runner.run([one])
+        assert [dict(point.metrics) for point in outcome.curve] == [dict(point.metrics) for point in alone.curve]
+
+
 def test_stopped_run_stands_at_its_rung():
     (outcome,) = toy_runner().run([job(lora((1,)), epochs=3)], on_point=lambda _, point: point.epoch >= 2)
     assert outcome.is_stopped_early
