@@ -55,7 +55,7 @@ def command_line(host: str, port: int) -> list[str]:
     if is_loopback(host):
         # A page of a stranger that gives its own name this machine's address could read everything through the browser.
         where += [f"--server.allowedHosts={name}" for name in ("localhost", "127.0.0.1", "::1")]
-    return [sys.executable, "-m", "streamlit", "run", str(dashboard_script()), *where, *_SAFE, *_LOOKS]
+    return [sys.executable, str(dashboard_script().with_name("serve.py")), *where, *_SAFE, *_LOOKS]
 
 
 def is_loopback(host: str) -> bool:

@@ -4,13 +4,14 @@ from autopeft.store._archive import ARCHIVE_VERSION, archive_study, read_archive
 from autopeft.store._base import LOST_WORKER, Clock, StudySummary, TrialStore, utc_now
 from autopeft.store._engine import mask_url
 from autopeft.store._memory import MemoryStore
-from autopeft.store._reader import LeaseFacts, StudyOverview, StudyReader
+from autopeft.store._reader import TRIAL_COLUMNS, LeaseFacts, StudyOverview, StudyReader
 from autopeft.store._schema import upgrade
 from autopeft.store._sql import SqlStore, open_store
 
 __all__ = [
     "ARCHIVE_VERSION",
     "LOST_WORKER",
+    "TRIAL_COLUMNS",
     "Clock",
     "LeaseFacts",
     "MemoryStore",

@@ -31,6 +31,27 @@ from autopeft.study import SEARCH_SPLIT, Study, StudySpec, Trial, TrialState
 
 _Statement = Select[*tuple[Any, ...]]
 
+#: Keys of `StudyReader.trials`, in order.
+TRIAL_COLUMNS = (
+    "number",
+    "kind",
+    "state",
+    "label",
+    "parent",
+    "fingerprint",
+    "trainable_parameters",
+    "train_examples",
+    "epochs",
+    "seed",
+    "attempts",
+    "worker",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "failure_reason",
+    "duration_s",
+)
+
 #: Numbers in one IN list; SQLite's oldest limit on variables is 999.
 _CHUNK = 500
 
@@ -162,35 +183,21 @@ class StudyReader:
                 found.append(tuple(sorted(connection.execute(statement).scalars())))
         return found[0], found[1]
 
-    def trials(self, study_name: str) -> list[dict[str, Any]]:
+    def trials(self, study_name: str, columns: Collection[str] | None = None) -> list[dict[str, Any]]:
         """What stands in a trial's own row, its long texts apart, by number: one mapping per trial.
 
-        ``duration_s`` is the time between start and end, None for unfinished trials.
+        Args:
+            study_name: Study.
+            columns: Keys wanted, of `TRIAL_COLUMNS`; None for all. ``duration_s`` is the time between start and end,
+                None for unfinished trials.
         """
-        columns = [
-            TrialRow.number,
-            TrialRow.kind,
-            TrialRow.state,
-            TrialRow.label,
-            TrialRow.parent,
-            TrialRow.fingerprint,
-            TrialRow.trainable_parameters,
-            TrialRow.train_examples,
-            TrialRow.epochs,
-            TrialRow.seed,
-            TrialRow.attempts,
-            TrialRow.worker,
-            TrialRow.created_at,
-            TrialRow.started_at,
-            TrialRow.finished_at,
-            TrialRow.failure_reason,
-        ]
+        wanted = [name for name in TRIAL_COLUMNS if columns is None or name in columns]
         duration = seconds_between(TrialRow.started_at, TrialRow.finished_at, is_sqlite=self._is_sqlite)
+        selected = [duration if name == "duration_s" else getattr(TrialRow, name) for name in wanted]
         with self._reading() as connection:
             study_id = self._id(connection, study_name)
-            statement = select(*columns, duration.label("duration_s")).where(TrialRow.study_id == study_id)
-            rows = connection.execute(statement.order_by(TrialRow.number))
-            return [dict(row._mapping) for row in rows]
+            statement = select(*selected).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
+            return [dict(zip(wanted, row, strict=True)) for row in connection.execute(statement)]
 
     def values(
         self, study_name: str, names: Sequence[str], *, split: str = SEARCH_SPLIT

@@ -42,7 +42,7 @@ def study_facts(reader: StudyReader, overview: StudyOverview) -> dict[str, objec
     """
     spec = overview.spec
     names = [item.name for item in spec.objectives]
-    frame = trials_frame(reader, overview.name, names)
+    frame = trials_frame(reader, overview.name, names, ("number", "kind", "state", "trainable_parameters"))
     values: dict[str, float | None] = {}
     for key, kind in (("best", TrialKind.SEARCH), ("baseline", TrialKind.BASELINE)):
         number = best_number(frame, spec, kind)

@@ -8,44 +8,30 @@ import numpy as np
 import pandas as pd
 
 from autopeft.objectives import COSTS, Direction, Objective
-from autopeft.store import StudyReader
+from autopeft.store import TRIAL_COLUMNS, StudyReader
 from autopeft.study import StudySpec, TrialKind, TrialState
 
 #: Columns of `trials_frame` beside the values.
-COLUMNS = (
-    "number",
-    "kind",
-    "state",
-    "label",
-    "parent",
-    "fingerprint",
-    "trainable_parameters",
-    "train_examples",
-    "epochs",
-    "seed",
-    "attempts",
-    "worker",
-    "created_at",
-    "started_at",
-    "finished_at",
-    "failure_reason",
-    "duration_s",
-)
+COLUMNS = TRIAL_COLUMNS
 
 
-def trials_frame(reader: StudyReader, study_name: str, names: Sequence[str]) -> pd.DataFrame:
+def trials_frame(
+    reader: StudyReader, study_name: str, names: Sequence[str], columns: Sequence[str] = COLUMNS
+) -> pd.DataFrame:
     """Every trial of a study by number, with values of the search split.
 
     Args:
         reader: The database.
         study_name: Study.
         names: Metrics and costs wanted as columns; ``trainable_parameters`` is always there.
+        columns: Those of `COLUMNS` that are wanted; number, kind, state and trainable_parameters among them.
 
     Returns:
-        `COLUMNS`, ``rung_share`` (of the run's steps at which a trial was stopped that never came to its end; missing
+        `columns`, ``rung_share`` (of the run's steps at which a trial was stopped that never came to its end; missing
         for the others), and one float column per name.
     """
-    frame = pd.DataFrame(reader.trials(study_name), columns=list(COLUMNS))
+    kept = [name for name in COLUMNS if name in columns]
+    frame = pd.DataFrame(reader.trials(study_name, kept), columns=kept)
     wanted = [name for name in dict.fromkeys(names) if name != "trainable_parameters"]
     measured: dict[int, tuple[float | None, ...]] = {}
     for number, step, n_steps, _seed, *values in reader.values(study_name, wanted):
@@ -59,8 +45,10 @@ def trials_frame(reader: StudyReader, study_name: str, names: Sequence[str]) -> 
     # A trial that was pruned, continued and came to its end stands for its end.
     found.loc[found["state"] != TrialState.PRUNED.value, "rung_share"] = np.nan
     for name in ("created_at", "started_at", "finished_at"):
-        found[name] = pd.to_datetime(found[name], utc=True)
-    return found.astype({"trainable_parameters": "int64", "duration_s": "float64", "parent": "Int64"})
+        if name in found:
+            found[name] = pd.to_datetime(found[name], utc=True)
+    types = {"trainable_parameters": "int64", "duration_s": "float64", "parent": "Int64"}
+    return found.astype({name: kind for name, kind in types.items() if name in found})
 
 
 def value_names(reader: StudyReader, study_name: str, spec: StudySpec) -> tuple[Objective, ...]:

@@ -1,7 +1,7 @@
 """What is remembered between reruns and shared by all visitors: values that depend on the database alone.
 
-Everything is remembered under the study's token, which changes with its trials, so nothing is ever stale. What comes
-back is shared and must not be changed.
+Everything is remembered under the study's token, which changes with its trials, so nothing is ever stale; arguments
+with an underscore follow from the others. What comes back is shared and must not be changed.
 """
 
 from __future__ import annotations
@@ -30,18 +30,15 @@ def open_reader(url: str) -> StudyReader:
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def trials(url: str, study: str, token: str, names: tuple[str, ...]) -> pd.DataFrame:
+def trials(url: str, study: str, token: str, names: tuple[str, ...], _spec: StudySpec) -> pd.DataFrame:
     """`queries.trials_frame` with roles."""
-    reader = open_reader(url)
-    frame = queries.trials_frame(reader, study, names)
-    return queries.add_roles(frame, reader.overview(study).spec)
+    return queries.add_roles(queries.trials_frame(open_reader(url), study, names), _spec)
 
 
 @st.cache_resource(max_entries=200, show_spinner=False)
-def facts(url: str, study: str, token: str) -> Mapping[str, object]:
+def facts(url: str, study: str, token: str, _overview: StudyOverview) -> Mapping[str, object]:
     """`queries.study_facts`."""
-    reader = open_reader(url)
-    return queries.study_facts(reader, reader.overview(study))
+    return queries.study_facts(open_reader(url), _overview)
 
 
 @st.cache_resource(max_entries=50, show_spinner=False)
@@ -51,18 +48,18 @@ def attributes(url: str, study: str, token: str) -> dict[str, Any]:
 
 
 @st.cache_resource(max_entries=50, show_spinner=False)
-def axes(url: str, study: str, token: str) -> tuple[Objective, ...]:
+def axes(url: str, study: str, token: str, _spec: StudySpec) -> tuple[Objective, ...]:
     """`queries.value_names`."""
-    reader = open_reader(url)
-    return queries.value_names(reader, study, reader.overview(study).spec)
+    return queries.value_names(open_reader(url), study, _spec)
 
 
 @st.cache_resource(max_entries=100, show_spinner=False)
-def growth(url: str, study: str, token: str, reference: tuple[float, ...] | None = None) -> pd.DataFrame:
+def growth(
+    url: str, study: str, token: str, _spec: StudySpec, reference: tuple[float, ...] | None = None
+) -> pd.DataFrame:
     """`queries.hypervolume_frame`."""
-    spec = open_reader(url).overview(study).spec
-    frame = trials(url, study, token, objective_names(spec))
-    return queries.hypervolume_frame(frame, spec, reference=reference)
+    frame = trials(url, study, token, objective_names(_spec), _spec)
+    return queries.hypervolume_frame(frame, _spec, reference=reference)
 
 
 def rivals(url: str, overview: StudyOverview, others: Collection[StudyOverview], frame: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +68,7 @@ def rivals(url: str, overview: StudyOverview, others: Collection[StudyOverview],
     found = [item for item in others if queries.is_rival(overview.spec, item.spec)]
     if reference is None or not found:
         return queries.rival_band([])
-    return queries.rival_band([growth(url, item.name, item.token, reference) for item in found])
+    return queries.rival_band([growth(url, item.name, item.token, item.spec, reference) for item in found])
 
 
 def words(url: str, study: str, frame: pd.DataFrame, numbers: Collection[int]) -> dict[int, str]:

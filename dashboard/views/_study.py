@@ -53,11 +53,11 @@ class Open:
     def frame(self, *names: str) -> pd.DataFrame:
         """Trials with roles, the objectives and further values."""
         wanted = tuple(dict.fromkeys([*_cache.objective_names(self.spec), *sorted(names)]))
-        return _cache.trials(self.url, self.name, self.overview.token, wanted)
+        return _cache.trials(self.url, self.name, self.overview.token, wanted, self.spec)
 
     @property
     def axes(self) -> tuple[Objective, ...]:
-        return _cache.axes(self.url, self.name, self.overview.token)
+        return _cache.axes(self.url, self.name, self.overview.token, self.spec)
 
     @property
     def result(self) -> queries.Result:

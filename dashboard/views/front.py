@@ -195,7 +195,7 @@ def _column(name: str) -> Any:
 
 def _growth(opened: Open, frame: pd.DataFrame) -> None:
     st.subheader("How the front grew", anchor=False)
-    growth = _cache.growth(opened.url, opened.name, opened.overview.token)
+    growth = _cache.growth(opened.url, opened.name, opened.overview.token, opened.spec)
     rivals = _cache.rivals(opened.url, opened.overview, opened.others, frame)
     over = st.segmented_control(
         "Over", ["trials", "time"], default="trials", key="growth over", label_visibility="collapsed", required=True

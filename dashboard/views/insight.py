@@ -10,7 +10,7 @@ import streamlit as st
 
 from autopeft.export import format_duration
 from autopeft.objectives import Objective
-from autopeft.study import TrialKind
+from autopeft.study import StudySpec, TrialKind
 
 from .. import figures, queries
 from . import _cache
@@ -36,13 +36,13 @@ def show(opened: Open) -> None:
         return
     rows = rows.tail(_MAX_POINTS)
     values = dict(zip(rows["number"].astype(int), rows[name].astype(float), strict=True))
-    points = _points(opened.url, opened.name, opened.overview.token, name)
+    points = _points(opened.url, opened.name, opened.overview.token, name, opened.spec)
     left, right = st.columns(2)
     with left:
         _importance(opened, name)
     with right:
         _surrogate(opened, frame, objective)
-    found = _found(opened.url, opened.name, opened.overview.token, name)
+    found = _found(opened.url, opened.name, opened.overview.token, name, opened.spec)
     # What matters most stands first; there is no room for everything.
     points = points[
         ["number", *found.frame["parameter"], *points.columns.difference(["number", *found.frame["parameter"]])]
@@ -52,22 +52,21 @@ def show(opened: Open) -> None:
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
-def _points(url: str, study: str, token: str, name: str) -> pd.DataFrame:
-    rows = _rows(url, study, token, name)
+def _points(url: str, study: str, token: str, name: str, _spec: StudySpec) -> pd.DataFrame:
+    rows = _rows(url, study, token, name, _spec)
     return queries.params_frame(_cache.open_reader(url), study, rows["number"].tolist())
 
 
 @st.cache_resource(max_entries=24, show_spinner="Growing a forest ...")
-def _found(url: str, study: str, token: str, name: str) -> queries.Importance:
-    rows = _rows(url, study, token, name)
+def _found(url: str, study: str, token: str, name: str, _spec: StudySpec) -> queries.Importance:
+    rows = _rows(url, study, token, name, _spec)
     values = dict(zip(rows["number"].astype(int), rows[name].astype(float), strict=True))
-    return queries.importance(_points(url, study, token, name), values)
+    return queries.importance(_points(url, study, token, name, _spec), values)
 
 
-def _rows(url: str, study: str, token: str, name: str) -> pd.DataFrame:
-    spec = _cache.open_reader(url).overview(study).spec
+def _rows(url: str, study: str, token: str, name: str, spec: StudySpec) -> pd.DataFrame:
     names = tuple(dict.fromkeys([*_cache.objective_names(spec), name]))
-    return queries.measured(_cache.trials(url, study, token, names), [name], TrialKind.SEARCH).tail(_MAX_POINTS)
+    return queries.measured(_cache.trials(url, study, token, names, spec), [name], TrialKind.SEARCH).tail(_MAX_POINTS)
 
 
 def _importance(opened: Open, name: str) -> None:
@@ -78,7 +77,7 @@ def _importance(opened: Open, name: str) -> None:
         "makes these predictions worse. It says what moved the value among the trials of this search, which were not "
         "drawn at random.",
     )
-    found = _found(opened.url, opened.name, opened.overview.token, name)
+    found = _found(opened.url, opened.name, opened.overview.token, name, opened.spec)
     text = figures.importance_words(found.frame, found.explained, found.n_trials, found.doubt)
     if found.doubt:
         st.warning(f"Unreliable: {found.doubt}.", icon=":material/warning:")

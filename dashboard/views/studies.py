@@ -30,7 +30,7 @@ def show(url: str, reader: StudyReader, overviews: Sequence[StudyOverview]) -> N
         st.info("There is no study in this database yet. It appears here as soon as a search is started:")
         st.code("autopeft search --task stdlib/topics --budget 1%", language="bash")
         return
-    frame = queries.studies_frame(overviews, lambda item: dict(_cache.facts(url, item.name, item.token)))
+    frame = queries.studies_frame(overviews, lambda item: dict(_cache.facts(url, item.name, item.token, item)))
     left, middle, right = st.columns([3, 2, 2])
     text = left.text_input("Search", key="studies text", placeholder="words of name, task or backbone")
     tasks = middle.multiselect("Task", sorted(frame["task"].unique()), key="studies tasks", placeholder="all")
