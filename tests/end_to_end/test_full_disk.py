@@ -54,7 +54,7 @@ def test_a_full_disk_for_the_caches_is_one_warning_and_the_same_numbers(
     monkeypatch.setattr(Path, "open", full)
     capsys.readouterr()
     assert main([*args, "--db", "full.db"]) == 0
-    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: cache")]
     assert "the disk is full. Free space or choose another folder with AUTOPEFT_HOME." in warning
     assert "The search goes on without stored hidden states" in warning
     found = []
