@@ -43,7 +43,7 @@ def test_early_pruning_drops_what_mattered_least(monkeypatch, modules, ranks):
         n_left -= sum(steps[0].before[name, 0][0][rank].numel() for name in own)
     assert outcome.failure is None, outcome.failure.traceback
     assert outcome.curve[0].metrics["dynamics.trainable_parameters"] == n_left
-    assert outcome.measurements[0].metrics["dynamics.trainable_parameters"] == n_left
+    assert outcome.curve[-1].metrics["dynamics.trainable_parameters"] == n_left
     initial, last = steps[0].before, steps[-1].after
     for name in names:
         if split_name(name)[0] in pruned:
