@@ -41,7 +41,9 @@ SEARCH_FLAGS: dict[str, Any] = {
     ],
     "sampler": Annotated[
         str | None,
-        typer.Option("--sampler", rich_help_panel=_SPACE, help="bayesian, saas, tpe, nsga2 or random. Default: bayesian."),
+        typer.Option(
+            "--sampler", rich_help_panel=_SPACE, help="bayesian, saas, tpe, nsga2 or random. Default: bayesian."
+        ),
     ],
     "objectives": Annotated[
         list[str] | None,
@@ -60,7 +62,8 @@ SEARCH_FLAGS: dict[str, Any] = {
             metavar="BOUND",
             rich_help_panel=_SPACE,
             help="What the front must keep, in quotes: 'wall_time_s<=30', 'trainable_parameters<=100k', "
-            "'accuracy>=0.6' (any metric, cost or recorded reward), or 'export_class=lora,merge'. May be given several times.",
+            "'accuracy>=0.6' (any metric, cost or recorded reward), or 'export_class=lora,merge'. May be given several "
+            "times.",
         ),
     ],
     "record": Annotated[
