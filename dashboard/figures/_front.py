@@ -54,6 +54,7 @@ class Marks:
         selected: Number of the trial that the user looks at.
         words: Configurations in words, by number, for those that are shown on hovering.
         reasons: Why a trial is marked, by number.
+        undirected: Names of values of which nobody knows which way is better.
     """
 
     budget: int | None = None
@@ -62,6 +63,7 @@ class Marks:
     selected: int | None = None
     words: Mapping[int, str] = field(default_factory=dict)
     reasons: Mapping[int, str] = field(default_factory=dict)
+    undirected: Collection[str] = ()
 
 
 def front_figure(
@@ -99,7 +101,8 @@ def front_figure(
         _add_intervals(figure, points, intervals, x, y, places)
     _add_marks(figure, points, x, y, places, marks)
     for axis, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
-        update(title={"text": axis_title(axis)}, **places[axis.name].axis)
+        title = axis_title(axis, has_direction=axis.name not in marks.undirected)
+        update(title={"text": title}, **places[axis.name].axis)
     # A click is a question about one point; boxes and lassos are drawn with the tools above the picture.
     figure.update_layout(hovermode="closest", clickmode="event+select", dragmode="pan")
     return finish(figure, height=520)

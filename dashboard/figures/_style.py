@@ -33,11 +33,11 @@ def readable(name: str) -> str:
     return _NAMES.get(name, name.removesuffix("_s").removesuffix("_bytes").replace("_", " "))
 
 
-def axis_title(item: Objective) -> str:
-    """A value's name with its unit and the way that is better."""
+def axis_title(item: Objective, *, has_direction: bool = True) -> str:
+    """A value's name with its unit and, if that is known, the way that is better."""
     unit = f" ({item.unit})" if item.unit and item.unit != "parameters" else ""
-    better = "more is better" if item.sign > 0 else "less is better"
-    return plain(f"{readable(item.name)}{unit}, {better}")
+    better = ", more is better" if item.sign > 0 else ", less is better"
+    return plain(f"{readable(item.name)}{unit}{better if has_direction else ''}")
 
 
 def shown(value: float | None, item: Objective) -> str:

@@ -35,7 +35,7 @@ from ._texts import (
     file_name,
     latex_table,
 )
-from ._trials import COLUMNS, measured, trials_frame, value_names
+from ._trials import COLUMNS, has_direction, measured, trials_frame, value_names
 
 __all__ = [
     "COLUMNS",
@@ -65,6 +65,7 @@ __all__ = [
     "file_name",
     "filtered",
     "front_numbers",
+    "has_direction",
     "health_cards",
     "hypervolume_frame",
     "importance",

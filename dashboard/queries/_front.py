@@ -73,23 +73,22 @@ def front_numbers(frame: pd.DataFrame, spec: StudySpec) -> list[int]:
 
 
 def is_feasible(frame: pd.DataFrame, spec: StudySpec) -> pd.Series:
-    """Whether each trial keeps the parameter budget and the study's constraints, as far as they were measured."""
+    """Whether each trial is known to keep the parameter budget and the study's constraints."""
     return (frame["trainable_parameters"] <= spec.budget) & _keeps_constraints(frame, spec)
 
 
 def constraints_of(spec: StudySpec) -> tuple[Constraint, ...]:
-    """The study's constraints on numbers; none where a study was begun without."""
-    found: Sequence[Constraint] = getattr(spec, "constraints", ()) or ()
-    return tuple(item for item in found if not item.allowed)
+    """The study's constraints on numbers; the one on words says what is proposed, not what is measured."""
+    return tuple(item for item in spec.constraints if not item.allowed)
 
 
 def _keeps_constraints(frame: pd.DataFrame, spec: StudySpec) -> pd.Series:
     mask = pd.Series(True, index=frame.index)
     for item in constraints_of(spec):
-        if item.name in frame:
-            values = frame[item.name]
-            kept = [pd.isna(value) or item.allows(float(value)) for value in values]
-            mask &= pd.Series(kept, index=frame.index, dtype=bool)
+        values = frame[item.name] if item.name in frame else pd.Series(np.nan, index=frame.index)
+        # What was not measured is not known to keep them, as in `autopeft.study.keeps_constraints`.
+        kept = [not pd.isna(value) and item.allows(float(value)) for value in values]
+        mask &= pd.Series(kept, index=frame.index, dtype=bool)
     return mask
 
 
@@ -140,7 +139,9 @@ def hypervolume_frame(
         return pd.DataFrame(columns=columns)
     y = to_maximization(rows[names].to_numpy(dtype=np.float64), spec.objectives)
     natural = reference if reference is not None else reference_values(frame, spec)
-    origin = to_maximization([natural or ()], spec.objectives)[0]
+    if natural is None:
+        return pd.DataFrame(columns=columns)
+    origin = to_maximization([natural], spec.objectives)[0]
     allowed = _keeps_constraints(rows, spec).to_numpy()
     started = frame["started_at"].min()
     volumes = _growing_volume(y, origin, allowed)
@@ -158,6 +159,7 @@ def hypervolume_frame(
 def reference_values(frame: pd.DataFrame, spec: StudySpec) -> tuple[float, ...] | None:
     """Natural values of the point that the hypervolume is measured from, as `Front` chooses it; None without trials."""
     rows = measured(frame, [item.name for item in spec.objectives], TrialKind.SEARCH)
+    rows = rows[_keeps_constraints(rows, spec)]
     if rows.empty:
         return None
     y = to_maximization(rows[[item.name for item in spec.objectives]].to_numpy(dtype=np.float64), spec.objectives)

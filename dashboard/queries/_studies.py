@@ -11,7 +11,7 @@ from autopeft.objectives import hypervolume, to_maximization
 from autopeft.store import StudyOverview, StudyReader
 from autopeft.study import TrialKind, TrialState
 
-from ._front import best_number, front_numbers, reference_values
+from ._front import best_number, constraints_of, front_numbers, reference_values
 from ._trials import trials_frame
 
 #: Columns of `studies_frame`, in order.
@@ -42,7 +42,8 @@ def study_facts(reader: StudyReader, overview: StudyOverview) -> dict[str, objec
     """
     spec = overview.spec
     names = [item.name for item in spec.objectives]
-    frame = trials_frame(reader, overview.name, names, ("number", "kind", "state", "trainable_parameters"))
+    wanted = [*names, *(item.name for item in constraints_of(spec))]
+    frame = trials_frame(reader, overview.name, wanted, ("number", "kind", "state", "trainable_parameters"))
     values: dict[str, float | None] = {}
     for key, kind in (("best", TrialKind.SEARCH), ("baseline", TrialKind.BASELINE)):
         number = best_number(frame, spec, kind)

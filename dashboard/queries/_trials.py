@@ -54,22 +54,23 @@ def trials_frame(
 def value_names(reader: StudyReader, study_name: str, spec: StudySpec) -> tuple[Objective, ...]:
     """What can be an axis: the objectives, then every other metric and cost that a trial of the study has.
 
-    Metrics of the task that are no objective are larger-is-better unless the cost's own declaration says otherwise;
-    the direction of such an axis decides nothing.
+    Of a value whose direction nothing in the study says (see `has_direction`), it is a guess and must not be shown.
     """
     metrics, costs = reader.value_names(study_name)
+    declared = _declared(spec)
     # Dotted names are diagnostics of single sites, hundreds of them.
-    others = [
-        COSTS.get(name, Objective(name=name, direction=Direction.MAXIMIZE)) for name in metrics if "." not in name
-    ]
-    others += [COSTS.get(name, Objective(name=name, direction=Direction.MINIMIZE)) for name in costs if "." not in name]
-    parameters = COSTS["trainable_parameters"]
-    by_name = {item.name: item for item in (*spec.objectives, *others, parameters)}
-    # What was declared wins: objectives, and rewards that were recorded beside them.
-    for item in (*spec.objectives, *spec.secondary):
-        if item.name in by_name:
-            by_name[item.name] = item
-    return tuple(by_name.values())
+    others = [Objective(name=name, direction=Direction.MAXIMIZE) for name in (*metrics, *costs) if "." not in name]
+    found = (*spec.objectives, *others, COSTS["trainable_parameters"])
+    return tuple({item.name: declared.get(item.name, item) for item in found}.values())
+
+
+def has_direction(spec: StudySpec, name: str) -> bool:
+    """Whether the study says which way a value is better: it is an objective, a reward or a cost."""
+    return name in _declared(spec)
+
+
+def _declared(spec: StudySpec) -> dict[str, Objective]:
+    return {**COSTS, **{item.name: item for item in (*spec.secondary, *spec.objectives)}}
 
 
 def measured(frame: pd.DataFrame, names: Sequence[str], *kinds: TrialKind) -> pd.DataFrame:

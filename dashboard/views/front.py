@@ -87,6 +87,7 @@ def _chart(
         selected=opened.trial,
         words=opened.words(_worth_words(frame)),
         reasons=result.reasons,
+        undirected=[item.name for item in (x, y) if not queries.has_direction(opened.spec, item.name)],
     )
     figure = figures.front_figure(
         frame,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.dashboard.studies import full
+from tests.store.conftest import cluster  # noqa: F401  (a fixture)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from streamlit.testing.v1 import AppTest
 from autopeft.store import open_store
 from autopeft.study import Rung
 from tests.dashboard.studies import HOSTILE, draft, full, lora, params, run, spec
+from tests.ports import free_port
+from tests.store.conftest import Cluster, execute
 
 SCRIPT = Path(__file__).parents[2] / "dashboard" / "app.py"
 PAGES = ("", "front", "configuration", "trials", "insight", "health", "export")
@@ -177,3 +179,53 @@ def test_a_wrong_url_is_told_without_its_password(url: str, monkeypatch: pytest.
     app = open_page(monkeypatch, url)
     assert "cannot be read" in said(app)
     assert "secret" not in said(app)
+
+
+@pytest.mark.postgres
+def test_a_wrong_password_and_a_server_that_is_not_there(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_page(monkeypatch, cluster.url(password="guess-me"))
+    assert "refused the user or password" in said(app)
+    assert "guess-me" not in said(app)
+    app = open_page(monkeypatch, f"postgresql://u:guess-me@127.0.0.1:{free_port()}/x")
+    assert "cannot be reached" in said(app)
+    assert "guess-me" not in said(app)
+
+
+@pytest.mark.postgres
+def test_a_study_on_postgresql(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(cluster.url(), "CREATE DATABASE pages")
+    try:
+        full(cluster.url("pages"))
+        for page in PAGES:
+            assert "could not be drawn" not in said(open_page(monkeypatch, cluster.url("pages"), page, study="study"))
+    finally:
+        execute(cluster.url(), "DROP DATABASE pages WITH (FORCE)")
+
+
+def test_a_search_at_random_stands_beside_the_search(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    full(url, name="random one", sampler="random")
+    full(url, name="study", sampler="bayesian")
+    assert "Random search covered" in said(open_page(monkeypatch, url, "front", study="study"))
+    assert "Random search covered" not in said(open_page(monkeypatch, url, "front", study="random one"))
+
+
+def test_what_the_pruner_reports_is_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    full(url)
+    row = {
+        "step": 10,
+        "share": 0.25,
+        "objective": "accuracy",
+        "n": 6,
+        "tau": 0.5,
+        "low": 0.1,
+        "high": 0.8,
+        "use": "used",
+    }
+    report = {"n_pruned": 1, "time_saved_s": 90.0, "share_saved": 0.1, "lost": {"n_controls": 2, "n_on_front": 0}}
+    open_store(url).set_attribute("study", "pruning", {**report, "correlations": [row]})
+    app = open_page(monkeypatch, url, "insight")
+    assert "Saved: 90.0 s, 10% of the search's training." in said(app)
+    assert app.dataframe[0].value["tau"].tolist() == [0.5]
+    for odd in ("text", {"correlations": "x", "lost": 3}, {}):
+        open_store(url).set_attribute("study", "pruning", odd)
+        assert "could not be drawn" not in said(open_page(monkeypatch, url, "insight"))

@@ -204,3 +204,24 @@ def test_a_file_in_a_folder_that_may_not_be_written_can_be_read() -> None:
     finally:
         folder.chmod(0o755)
         shutil.rmtree(folder)
+
+
+@pytest.mark.postgres
+def test_a_role_that_may_only_select_is_enough(cluster: Cluster) -> None:
+    execute(cluster.url(), "CREATE DATABASE select_only")
+    url = cluster.url("select_only")
+    try:
+        with SqlStore(url) as store:
+            store.create_study(make_spec())
+        execute(
+            url,
+            "DROP ROLE IF EXISTS onlooker",
+            "CREATE ROLE onlooker LOGIN PASSWORD 'look'",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO onlooker",
+        )
+        with StudyReader(f"postgresql://onlooker:look@127.0.0.1:{cluster.port}/select_only") as reader:
+            reader.check()
+            assert [item.name for item in reader.overviews()] == ["s"]
+            assert reader.study("s").trials == ()
+    finally:
+        execute(cluster.url(), "DROP DATABASE select_only WITH (FORCE)", "DROP ROLE IF EXISTS onlooker")

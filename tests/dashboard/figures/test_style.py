@@ -22,6 +22,10 @@ def test_axes_say_name_unit_and_direction(name: str, title: str) -> None:
     assert axis_title(COSTS[name]) == title
 
 
+def test_an_unknown_direction_is_not_claimed() -> None:
+    assert axis_title(COSTS["wall_time_s"], has_direction=False) == "training time (s)"
+
+
 def test_names_that_nobody_foresaw_are_readable() -> None:
     assert readable("inference_time_s") == "inference time"
     assert readable("macro_f1") == "macro f1"

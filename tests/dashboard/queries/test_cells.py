@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopeft.configuration import PARTS, Configuration, ModuleSpec, Site
@@ -56,6 +56,7 @@ def test_two_modules_at_one_place_share_its_cell() -> None:
     assert (found["label"], found["parameters"], found["n_modules"]) == ("ia3\nlora 4", 12, 2)
 
 
+@settings(deadline=None, max_examples=50)
 @given(configurations, st.integers(0, 8))
 def test_no_module_is_lost(configuration: Configuration, n_layers: int) -> None:
     frame = cells_frame(configuration, n_layers)
@@ -63,6 +64,7 @@ def test_no_module_is_lost(configuration: Configuration, n_layers: int) -> None:
     assert (EMBEDDING in set(frame["layer"])) == any(item.site.layer is None for item in configuration.placements)
 
 
+@settings(deadline=None, max_examples=50)
 @given(configurations, configurations)
 def test_differences_are_where_modules_differ(left: Configuration, right: Configuration) -> None:
     """Oracle: the sets of placements."""

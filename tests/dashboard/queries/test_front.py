@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from autopeft.objectives import COSTS, hypervolume, to_maximization
+from autopeft.objectives import COSTS, Constraint, hypervolume, to_maximization
 from autopeft.store import StudyReader, open_store
-from autopeft.study import Front, Study, TrialKind, best_of, best_within_budget, search_front
+from autopeft.study import Front, Study, TrialKind, best_of, best_within_budget, search_front, within_budget
 from dashboard.queries import (
     Role,
     add_roles,
@@ -70,6 +70,7 @@ points = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(points)
 def test_front_knee_best_and_hypervolume_on_any_trials(values: list[tuple[float | None, int]]) -> None:
     """Oracle: the domain's own front, on whole trials; a trial without accuracy failed."""
@@ -91,6 +92,7 @@ def test_front_knee_best_and_hypervolume_on_any_trials(values: list[tuple[float 
         assert growth["hypervolume"].is_monotonic_increasing
 
 
+@settings(deadline=None, max_examples=50)
 @given(points)
 def test_the_growing_hypervolume_is_that_of_every_prefix(values: list[tuple[float | None, int]]) -> None:
     """Oracle: the hypervolume of each prefix, computed anew."""
@@ -137,6 +139,28 @@ def test_three_objectives() -> None:
     front = Front.of(trials, objectives)
     assert front_numbers(frame, study.spec) == [item.number for item in front.trials]
     assert hypervolume_frame(frame, study.spec)["hypervolume"].iloc[-1] == pytest.approx(front.hypervolume)
+
+
+@pytest.mark.parametrize("text", ["accuracy<=0.72", "wall_time_s<=10.7", "never_measured>=0"])
+def test_constraints_bound_the_front_as_everywhere(text: str, full_url: str) -> None:
+    """Oracle: `search_front` and `best_of` on the whole study; a value that was not measured keeps no bound."""
+    study = open_store(full_url).load_study("study")
+    bounded = replace(study, spec=replace(study.spec, constraints=(Constraint.parse(text),)))
+    with StudyReader(full_url) as reader:
+        frame = trials_frame(reader, "study", ["accuracy", "wall_time_s"])
+    front = search_front(bounded)
+    assert front_numbers(frame, bounded.spec) == [item.number for item in front.trials]
+    assert reference_values(frame, bounded.spec) == front.reference_point
+    best = best_of(bounded, within_budget(bounded, bounded.of_kind(TrialKind.SEARCH)))
+    assert best_number(frame, bounded.spec, TrialKind.SEARCH) == (best and best.number)
+    growth = hypervolume_frame(frame, bounded.spec)
+    if front.hypervolume is None:
+        assert growth.empty
+    else:
+        assert growth["hypervolume"].iloc[-1] == pytest.approx(front.hypervolume)
+    roles = add_roles(frame, bounded.spec)
+    assert set(roles.loc[roles["role"] == Role.FRONT, "number"]) == {item.number for item in front.trials}
+    assert (roles["role"] == Role.INFEASIBLE).sum() >= 2
 
 
 def test_a_rival_is_the_same_search_at_random() -> None:

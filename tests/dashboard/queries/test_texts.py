@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopeft.configuration import Configuration
@@ -31,6 +31,7 @@ def test_files_give_the_configuration_back(configuration: Configuration) -> None
     assert Configuration.from_dict(yaml.safe_load(configuration_yaml(configuration))) == configuration
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(min_size=1).filter(lambda text: "\x00" not in text))
 def test_the_command_names_the_study_whatever_it_is_called(name: str) -> None:
     """Oracle: the shell's own way of splitting."""
@@ -61,6 +62,7 @@ def test_the_latex_table_has_a_line_per_trial_cheapest_first(full_url: str) -> N
     assert lines.count(r"\begin{tabular}{rlrr}") == 1
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text())
 def test_file_names_are_plain(name: str) -> None:
     found = file_name(name, "trials.csv")

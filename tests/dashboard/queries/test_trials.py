@@ -5,7 +5,7 @@ import pytest
 from autopeft.objectives import Direction
 from autopeft.store import StudyReader, open_store
 from autopeft.study import TrialKind
-from dashboard.queries import COLUMNS, measured, trials_frame, value_names
+from dashboard.queries import COLUMNS, has_direction, measured, trials_frame, value_names
 from tests.dashboard.studies import spec
 
 
@@ -47,6 +47,13 @@ def test_axes_are_objectives_metrics_and_costs_without_diagnostics(full_url: str
         "wall_time_s",
     ]
     assert found[3].unit == "bytes"
+
+
+def test_directions_are_said_by_the_study_or_not_known() -> None:
+    rewards = {"calibration": {"reference": "c", "direction": "minimize", "unit": "points"}}
+    found = spec(rewards=rewards)
+    known = [name for name in ("accuracy", "rmse", "wall_time_s", "calibration") if has_direction(found, name)]
+    assert known == ["accuracy", "wall_time_s", "calibration"]
 
 
 def test_a_recorded_reward_keeps_its_own_direction_and_unit(full_url: str) -> None:
