@@ -34,8 +34,6 @@ N_INITIAL = 8
 N_INITIAL_WARM = 4
 #: Positions among the first trials that are taken by what was good in earlier studies.
 _EARLIER_POSITIONS = (0, 1, 3)
-#: Every so many suggestions, quality within the budget counts alone.
-QUALITY_EVERY = 3
 #: Measured observations without which no surrogate is fitted.
 _MIN_OBSERVATIONS = 4
 #: Decimals of stored encodings and scores.
@@ -48,12 +46,13 @@ class BayesianSampler:
     The first `N_INITIAL` search trials come from `Design`. From then on one surrogate per measured objective is
     fitted to all observations, baselines that are points of the space included, and the acquisition function of
     `make_goal` is maximised by local search over feasible configurations that are new. Exactly known costs are never
-    modelled. Every third suggestion improves the first measured objective alone: what a user takes home in the end is
-    the best configuration within the budget, and on a logarithmic cost axis it is a small part of the front.
+    modelled. No suggestion is kept for quality alone: on configurations trained on SST-2, giving it every third one
+    found fronts of 0.961 instead of 0.963 of the volume after 40 trials and, noise being what it is, a worse best
+    configuration as well (accuracy 0.857 instead of 0.861, eight seeds).
 
     Unfinished trials and the batch so far are believed to turn out as predicted. Failed and pruned trials count as
-    `Evidence` says. When no surrogate can be fitted, or leave-one-out shows it to be worthless, the design goes on; the
-    log and the suggestion's notes say why.
+    `Evidence` says. When no surrogate can be fitted, or it orders unseen configurations no better than a
+    coin, the design goes on; the log and the suggestion's notes say why.
 
     Args:
         space: What is searched.
@@ -126,11 +125,9 @@ class BayesianSampler:
         if goal is None or index < self._n_initial(goal):
             point, notes = self._initial(index, why, rng, taken)
         else:
-            for_quality = len(self._objectives) > 1 and bool(self._measured) and index % QUALITY_EVERY == 0
-            score = goal.score_quality if for_quality else goal.score
-            point = maximize(score, self._points, incumbents=self._incumbents(goal), rng=rng, taken=taken)
+            point = maximize(goal.score, self._points, incumbents=self._incumbents(goal), rng=rng, taken=taken)
             notes["source"] = Source.MODEL.value
-            notes["why"] = f"improves {self._measured[0].name}" if for_quality else "improves the front"
+            notes["why"] = "improves the front" if len(self._objectives) > 1 else "improves the best"
             if point is not None:
                 notes |= self._predictions(goal, point)
         if point is None:

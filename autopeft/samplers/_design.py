@@ -28,7 +28,8 @@ class Design:
 
     First come configurations that are strong by experience, as far as the space can say them: LoRA of rank 1 on
     queries and values (the cheap end), LoRA on every linear map at half the budget, parallel adapters at a quarter of
-    it; learning rates as they suit such sizes. Then every point is, among `_POOL` uniform draws, nearest to the next
+    it, LoRA on every linear map at that quarter; learning rates as they suit such sizes. What the baselines have
+    tried already is left out. Then every point is, among `_POOL` uniform draws, nearest to the next
     element of a low-discrepancy sequence over (log cost, number of tuned layers, log learning rate), each scaled to
     what the draws reach.
 
@@ -117,6 +118,8 @@ def _experience(space: BoundSpace) -> list[Configuration]:
         wanted.append(_largest(space, build("lora", LINEAR_PARTS, 3e-3), space.shapes.hidden_size, cap // 2))
     if "parallel_adapter" in options:
         wanted.append(_largest(space, build("parallel_adapter", ("ffn",), 3e-3), space.shapes.hidden_size, cap // 4))
+    if "lora" in options:
+        wanted.append(_largest(space, build("lora", LINEAR_PARTS, 5e-3), space.shapes.hidden_size, cap // 4))
     return [item for item in wanted if item is not None]
 
 

@@ -45,9 +45,6 @@ class Goal(Protocol):
     def score(self, items: Sequence[Configured]) -> Array:
         """Logarithm of the expected improvement of the front (n,), larger is better."""
 
-    def score_quality(self, items: Sequence[Configured]) -> Array:
-        """Logarithm of the expected improvement of the first measured objective alone (n,), larger is better."""
-
     def believe(self, items: Sequence[Configured]) -> None:
         """Count configurations as on their way."""
 
@@ -160,9 +157,6 @@ class _ExactGoal:
         gains = [hypervolume(np.vstack([self._front, row]), reference) - before for row in values]
         return np.asarray(gains) + 1e-9 * values.sum(axis=1)
 
-    def score_quality(self, items: Sequence[Configured]) -> Array:
-        return self.score(items)
-
     def believe(self, items: Sequence[Configured]) -> None:
         self._front = np.vstack([self._front, self._exact.values(items)])
 
@@ -215,11 +209,6 @@ class _ModelGoal:
             ).numpy()
             + allowed
         )
-
-    def score_quality(self, items: Sequence[Configured]) -> Array:
-        x = self._encoder.encode(items)
-        allowed = self._feasibility.log_probability(x)
-        return self._improvement(x) + allowed if self._reached else allowed
 
     def believe(self, items: Sequence[Configured]) -> None:
         x = self._encoder.encode(items)

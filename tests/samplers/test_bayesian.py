@@ -4,7 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from autopeft.samplers import _bayesian, make_sampler
+from autopeft.objectives import COSTS, Constraint
+from autopeft.samplers import Source, _bayesian, make_sampler
 from autopeft.samplers._bayesian import N_INITIAL
 from autopeft.samplers._surrogate import SurrogateError
 from autopeft.study import Trial, TrialKind, TrialState
@@ -184,3 +185,54 @@ def test_the_default_space_is_searched_within_its_budget() -> None:
     trials = random_trials(space, problem, 15)
     for item in sampler(space).ask(trials, 3):
         assert space.parameter_count(space.compile(item.params)) <= BUDGET
+
+
+def test_a_constant_objective_is_named_and_the_design_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    trials = [
+        make_trial(t.number, t.configuration, SMALL, params=t.draft.params, values=(0.5, 1.0))
+        for t in random_trials(SMALL, Problem(SMALL, seed=0), 20)
+    ]
+    with caplog.at_level(logging.WARNING, logger="autopeft"):
+        (found,) = sampler().ask(trials, 1)
+    assert found.source is Source.SPACE_FILLING
+    assert "the model of accuracy orders configurations it has not seen no better than a coin" in found.notes["why"]
+    assert "constant predictions over 20 of them" in caplog.text
+
+
+def test_one_observation_is_too_few_and_says_so() -> None:
+    trials = random_trials(SMALL, Problem(SMALL, seed=0), N_INITIAL)
+    alone = [
+        trials[0],
+        *(
+            make_trial(t.number, t.configuration, SMALL, params=t.draft.params, state=TrialState.FAILED)
+            for t in trials[1:]
+        ),
+    ]
+    (found,) = sampler().ask(alone, 1)
+    assert found.source is Source.SPACE_FILLING
+    assert found.notes["why"] == "only 1 measured trials to learn from, 4 are needed"
+
+
+def test_learned_constraints_are_kept_where_they_can_be_predicted() -> None:
+    """Seconds grow with the number of modules: most proposals keep a bound that few uniform draws keep."""
+    problem = Problem(SMALL, seed=5)
+    trials = random_trials(SMALL, problem, 25)
+    limit = float(np.quantile([trial.value("wall_time_s") for trial in trials], 0.3))
+    bounded = make_sampler(
+        "bayesian",
+        space=SMALL,
+        objectives=OBJECTIVES,
+        seed=0,
+        fidelity=FIDELITY,
+        constraints=(Constraint(name="wall_time_s", upper=limit),),
+    )
+    seconds = [problem.measure(SMALL.compile(item.params))[1] for item in bounded.ask(trials, 6)]
+    assert sum(value <= limit + 0.3 for value in seconds) >= 5
+
+
+def test_up_to_four_objectives_several_of_them_exact() -> None:
+    problem = Problem(SMALL, seed=4)
+    objectives = (ACCURACY, SECONDS, PARAMETERS, COSTS["stored_bytes"])
+    found = sampler(objectives=objectives).ask(random_trials(SMALL, problem, 12), 2)
+    assert [item.source for item in found] == [Source.MODEL] * 2
+    assert found[0].params != found[1].params

@@ -39,13 +39,15 @@ def _coordinates(point: Point) -> tuple[float, float, float]:
 
 
 def test_it_begins_with_what_experts_would_try() -> None:
-    small, large, parallel = design_points(SPACE, 3)
+    small, large, parallel, medium = design_points(SPACE, 4)
     assert small.configuration.describe() == "lora 1 on q,v of 0-5, lr 0.005"
     assert set(large.configuration.module_types) == {"lora"}
     assert 0.3 * SPACE.budget < large.trainable_parameters <= 0.5 * SPACE.budget
     assert len(large.configuration.placements) == 6 * 6
     assert set(parallel.configuration.module_types) == {"parallel_adapter"}
     assert parallel.trainable_parameters <= 0.25 * SPACE.budget
+    assert set(medium.configuration.module_types) == {"lora"}
+    assert 0.12 * SPACE.budget < medium.trainable_parameters <= 0.25 * SPACE.budget
 
 
 def test_what_was_tried_already_is_left_out() -> None:

@@ -8,8 +8,10 @@ from scipy import stats
 
 from autopeft.samplers import _surrogate
 from autopeft.samplers._gaussian_process import FitError
-from autopeft.samplers._priors import DimensionScaled
+from autopeft.samplers._priors import DimensionScaled, SparseAxes
 from autopeft.samplers._surrogate import GaussianProcesses, Quality, SurrogateError, reproducible
+
+BOTH = (DimensionScaled(), SparseAxes())
 
 
 def smooth(x: np.ndarray) -> np.ndarray:
@@ -40,7 +42,7 @@ def test_it_predicts_a_smooth_function(data: tuple) -> None:
 
 def test_the_mixture_has_the_mean_and_variance_of_its_parts(data: tuple) -> None:
     """Oracle: many draws from the parts."""
-    surrogate = fit(*data)
+    surrogate = fit(*data, priors=BOTH)
     assert len(surrogate.processes) == 2
     point = np.random.default_rng(2).random((1, 6))
     rng = np.random.default_rng(3)
@@ -170,7 +172,7 @@ def test_one_fit_that_fails_leaves_the_other(data: tuple, monkeypatch: pytest.Mo
         return real(data, prior)
 
     monkeypatch.setattr(_surrogate, "fit", fail_for_sparse)
-    assert len(fit(*data).processes) == 1
+    assert len(fit(*data, priors=BOTH).processes) == 1
 
 
 @pytest.mark.parametrize(
