@@ -17,7 +17,7 @@ from autopeft.export import (
     format_value,
     printable,
 )
-from autopeft.study import StudySpec, Trial, TrialKind
+from autopeft.study import StudySpec, Trial, TrialKind, TrialState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,7 @@ class SearchProgress:
             words.append(format_duration(wall_time))
         if best is not None:
             words.append(f"best {format_score(best.value(metric))} (trial {best.number})")
-        self._advance()
+        self._advance(trial)
         self._say(f"{_name(trial)}: {', '.join(words)}{self._count()}")
 
     def trial_pruned(self, trial: Trial, why: str) -> None:
@@ -106,7 +106,7 @@ class SearchProgress:
         metric, rung = self._metric(trial), trial.rung
         where = "" if rung is None else f" after {rung.step} of {rung.n_steps} steps"
         reason = f": {why}" if why else ""
-        self._advance()
+        self._advance(trial)
         self._say(
             f"{_name(trial)} stopped early{where}, {metric} {format_score(trial.value(metric))}{reason}{self._count()}"
         )
@@ -114,7 +114,7 @@ class SearchProgress:
     def trial_failed(self, trial: Trial) -> None:
         """Show why; the search goes on."""
         reason = "" if trial.failure is None else f" ({trial.failure.reason}): {trial.failure.message}"
-        self._advance()
+        self._advance(trial)
         self._say(f"{_name(trial)} failed{reason}{self._count()}")
 
     def message(self, text: str) -> None:
@@ -126,8 +126,10 @@ class SearchProgress:
             console = self._console if self._bar is None else self._bar.console
             console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
-    def _advance(self) -> None:
-        self._n_done += 1
+    def _advance(self, trial: Trial) -> None:
+        # One that was stopped and continued has been counted.
+        n_stops = sum(item.rung is not None for item in trial.measurements)
+        self._n_done += n_stops == (trial.state is TrialState.PRUNED)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._n_done)
 

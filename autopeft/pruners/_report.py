@@ -173,20 +173,21 @@ def _was_stopped(trial: Trial) -> bool:
 
 def describe_pruning(report: Mapping[str, Any]) -> list[str]:
     """A `pruning_report` in sentences, for people."""
-    lines = []
+    lines = ["How rungs rank completed trials as their end does (Kendall's tau, 95 % interval):"]
     for row in report["correlations"]:
         interval = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
-        tau = "not yet measured" if row["tau"] is None else f"Kendall's tau {row['tau']:.2f}{interval}"
+        tau = "unknown" if row["tau"] is None else f"{row['tau']:.2f}{interval}"
         lines.append(
-            f"Rung after {row['step']} of {report['n_steps']} steps: {row['objective']} ranks {row['n']} completed "
-            f"trials as their end does: {tau}; {_USE[row['use']]}."
+            f"  after {row['step']} of {report['n_steps']} steps, {row['objective']}: {tau} over {row['n']} trials, "
+            f"{_USE[row['use']]}"
         )
     n_pruned = report["n_pruned"]
     if not n_pruned:
         return [*lines, f"Pruner {report['pruner']} stopped no trial."]
     lines.append(
-        f"Pruner {report['pruner']} stopped {n_pruned} trials early ({report['n_continued']} others were continued), "
-        f"which saved {100 * report['share_saved']:.0f} % of the search's training, {report['time_saved_s']:.0f} s."
+        f"Pruner {report['pruner']} stopped {n_pruned} trials early ({report['n_continued']} more were stopped and "
+        f"continued), which saved {100 * report['share_saved']:.0f} % of the search's training, "
+        f"{report['time_saved_s']:.0f} s."
     )
     lost = report["lost"]
     if not lost["n_controls"]:
@@ -201,7 +202,7 @@ def describe_pruning(report: Mapping[str, Any]) -> list[str]:
 
 
 _USE = {
-    "used": "it is used",
-    "not yet known": "nothing is stopped there before enough trials have come to their end",
-    "too low": "that is too low, and nothing is stopped there",
+    "used": "used",
+    "not yet known": "not used before enough trials have come to their end",
+    "too low": "too low, not used",
 }

@@ -138,3 +138,16 @@ def test_a_stopped_trial_says_where_and_why(capsys: pytest.CaptureFixture[str]) 
     err = capsys.readouterr().err
     assert f"trial {FOUND.number} stopped early after 29 of 255 steps, accuracy" in err
     assert ": it can reach accuracy 0.6 at most [4/" in err
+
+
+def test_a_trial_that_is_stopped_and_continued_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
+    early, late = (replace(FOUND.measurements[0], rung=Rung(step=step, n_steps=255)) for step in (29, 85))
+    stopped = replace(FOUND, state=TrialState.PRUNED, measurements=(early,))
+    with SearchProgress(is_quiet=False) as progress:
+        progress.plan(PLAN)
+        progress.trial_pruned(stopped, "")
+        progress.trial_pruned(replace(stopped, measurements=(early, late)), "")
+        progress.trial_finished(replace(FOUND, measurements=(early, late, *FOUND.measurements)), None)
+        progress.trial_finished(FOUND, None)
+    err = capsys.readouterr().err
+    assert [err.count(f"[{n}/") for n in (4, 5, 6)] == [3, 1, 0]

@@ -114,7 +114,7 @@ def test_a_study_with_stopped_trials_says_so_everywhere() -> None:
     )
     text = " ".join(shown(status_view(study, summary, "db"), 400).split())
     assert f"stopped {n_pruned} trials early" in text
-    assert "Rung after 10 of 90 steps: accuracy ranks" in text
+    assert "after 10 of 90 steps, accuracy: " in text
     assert status_document(study, summary, "db")["pruning"] == study.attributes[PRUNING_ATTRIBUTE]
     table = shown(trials_table(study, study.trials, "Trials"), 200)
     at_rungs = table.count("PRUNED at 11 %") + table.count("PRUNED at 33 %")

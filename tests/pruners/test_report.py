@@ -144,15 +144,14 @@ def test_correlations_name_the_rungs_that_are_not_used() -> None:
 def test_report_in_words() -> None:
     study = simulate(make_world(0, 60, noise=0.02), pruner("mo_asha"))
     lines = describe_pruning(pruning_report(study, rungs=RUNGS, n_steps=N_STEPS))
-    assert lines[0].startswith("Rung after 10 of 90 steps: accuracy ranks ")
-    assert "Kendall's tau 0." in lines[0]
-    assert lines[0].endswith("; it is used.")
-    assert " stopped " in lines[2]
-    assert "% of the search's training" in lines[2]
-    assert "that it would have stopped, and that ran on to measure this" in lines[3]
+    assert lines[1].startswith("  after 10 of 90 steps, accuracy: 0.")
+    assert lines[1].endswith(" trials, used")
+    assert " stopped " in lines[3]
+    assert "% of the search's training" in lines[3]
+    assert "that it would have stopped, and that ran on to measure this" in lines[4]
     few = describe_pruning(pruning_report(replace(study, trials=study.trials[:3]), rungs=RUNGS, n_steps=N_STEPS))
-    assert "not" in few[0]
-    assert few[2] == "Pruner none stopped no trial."
+    assert "not used" in few[1]
+    assert few[3] == "Pruner none stopped no trial."
 
 
 def test_report_without_controls_says_that_nothing_is_known() -> None:
