@@ -16,7 +16,7 @@ SMALL = Scale(members=60, duplicated=15, copies=3, search=30, report=40)
 
 
 def test_the_task_has_its_duplicates_and_its_noise_and_keeps_non_members_apart() -> None:
-    task, topics = make_task(SMALL, 1), load_task("stdlib/topics", seed=1)
+    task = make_task(SMALL, 1)
     n = SMALL.train_examples
     assert (n, len(task.train), len(task.search), len(task.report)) == (60 + 15 * 2, n + 60, 30, 40)
     members, others = task.train.texts[:n], task.train.texts[n:]
