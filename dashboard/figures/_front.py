@@ -30,7 +30,7 @@ from ._style import (
 )
 from ._style import shown as shown_value
 
-#: From this many points on they are drawn by the graphics card.
+#: From this many points of a kind on, those without words are drawn by the graphics card.
 MANY = 1500
 
 #: Role: name in the legend, symbol, color, size, opacity. Back to front.
@@ -94,8 +94,13 @@ def front_figure(
     _add_budget(figure, x, y, marks)
     for role, look in _LOOKS.items():
         rows = points[points["role"] == role]
-        if not rows.empty:
-            figure.add_trace(_points(rows, x, y, places, look, marks))
+        is_told = rows["number"].isin([*marks.words, *marks.reasons]) | rows["label"].notna()
+        crowd = rows[~is_told] if len(rows) >= MANY else rows.iloc[:0]
+        told = rows.drop(crowd.index)
+        if not crowd.empty:
+            figure.add_trace(_crowd(crowd, x, y, places, look, is_named=told.empty))
+        if not told.empty:
+            figure.add_trace(_points(told, x, y, places, look, marks))
     _add_front_line(figure, points, x, y, places)
     if intervals is not None and not intervals.empty:
         _add_intervals(figure, points, intervals, x, y, places)
@@ -230,6 +235,37 @@ def _log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     return ticks, [format_short_count(tick) for tick in ticks]
 
 
+def _crowd(
+    rows: pd.DataFrame,
+    x: Objective,
+    y: Objective,
+    places: Mapping[str, _Place],
+    look: tuple[str, str, str, int, float],
+    *,
+    is_named: bool,
+) -> go.Scattergl:
+    """Very many points without words: drawn by the graphics card, with one pattern of text for all of them."""
+    name, symbol, color, size, opacity = look
+    lines = [
+        "<b>Trial %{customdata}</b>",
+        plain(f"{readable(y.name)}: ") + "%{y:,.4~f}",
+        plain(f"{readable(x.name)}: ") + "%{x:,.4~f}",
+        "select it to see its configuration",
+    ]
+    return go.Scattergl(
+        x=places[x.name](rows[x.name]),
+        y=places[y.name](rows[y.name]),
+        mode="markers",
+        name=name,
+        legendgroup=name,
+        showlegend=is_named,
+        customdata=rows["number"].tolist(),
+        hovertemplate="<br>".join(lines) + "<extra></extra>",
+        marker={"symbol": symbol, "color": color, "size": size, "opacity": opacity},
+        unselected={"marker": {"opacity": 0.25}},
+    )
+
+
 def _points(
     rows: pd.DataFrame,
     x: Objective,
@@ -237,15 +273,15 @@ def _points(
     places: Mapping[str, _Place],
     look: tuple[str, str, str, int, float],
     marks: Marks,
-) -> go.Scatter | go.Scattergl:
+) -> go.Scatter:
     name, symbol, color, size, opacity = look
-    kind = go.Scattergl if len(rows) >= MANY else go.Scatter
     numbers = rows["number"].tolist()
-    return kind(
+    return go.Scatter(
         x=places[x.name](rows[x.name]),
         y=places[y.name](rows[y.name]),
         mode="markers",
         name=name,
+        legendgroup=name,
         customdata=numbers,
         hovertext=_hover(rows, x, y, marks),
         hoverinfo="text",

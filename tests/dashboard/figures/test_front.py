@@ -114,8 +114,15 @@ def test_the_picture_in_words(frame: pd.DataFrame) -> None:
 
 def test_many_points_are_drawn_by_the_graphics_card(frame: pd.DataFrame) -> None:
     many = pd.concat([frame[frame["role"] == "dominated"]] * 800, ignore_index=True)
-    figure = front_figure(pd.concat([many, frame]), x=PARAMETERS, y=ACCURACY, marks=Marks())
-    assert {trace.type for trace in figure.data} == {"scatter", "scattergl"}
+    many["number"] = range(1000, 1000 + len(many))
+    both = pd.concat([many, frame], ignore_index=True)
+    figure = front_figure(both, x=PARAMETERS, y=ACCURACY, marks=Marks(words={4: "lora 4"}))
+    crowd, told = (trace for trace in figure.data if trace.name == "dominated")
+    assert (crowd.type, told.type) == ("scattergl", "scatter")
+    assert len(crowd.customdata) == len(many) + 1
+    assert told.customdata == (4,)
+    assert "lora 4" in told.hovertext[0]
+    assert (crowd.showlegend, crowd.legendgroup) == (False, told.legendgroup)
 
 
 def test_growth(frame: pd.DataFrame) -> None:
