@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, NullPool, Select, create_engine, event, func, select, true
+from sqlalchemy import Connection, Select, func, select, true
 
 from autopeft.configuration import Configuration
 from autopeft.store import _messages as messages
@@ -25,6 +23,7 @@ from autopeft.store._codec import decode_configuration, decode_spec
 from autopeft.store._columns import json_keys, json_number, json_part, seconds_between
 from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
 from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
+from autopeft.store._read_only import read_only_sqlite
 from autopeft.store._rows import read_attributes, read_trials
 from autopeft.store._schema import prepare_schema
 from autopeft.study import SEARCH_SPLIT, Study, StudySpec, Trial, TrialState
@@ -117,7 +116,7 @@ class StudyReader:
         self._url = parse_url(url)
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         if self._is_sqlite:
-            self._engine = _read_only_sqlite(self._url, busy_timeout_s)
+            self._engine = read_only_sqlite(self._url, busy_timeout_s)
         else:
             engine = make_engine(self._url, busy_timeout_s=busy_timeout_s)
             self._engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -397,34 +396,3 @@ def _chunks(numbers: Collection[int]) -> Iterator[list[int]]:
     ordered = sorted(set(numbers))
     for start in range(0, len(ordered), _CHUNK):
         yield ordered[start : start + _CHUNK]
-
-
-def _read_only_sqlite(url: URL, busy_timeout_s: float) -> Engine:
-    """An engine whose connections are made anew for each transaction, so that a replaced file is noticed."""
-    path = Path(url.database or "")
-
-    def connect() -> sqlite3.Connection:
-        def opened(flags: str) -> sqlite3.Connection:
-            address = f"file:{quote(str(path.absolute()))}?{flags}"
-            connection = sqlite3.connect(address, uri=True, timeout=busy_timeout_s, check_same_thread=False)
-            connection.isolation_level = None
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            return connection
-
-        try:
-            return opened("mode=ro")
-        except sqlite3.OperationalError:
-            # SQLite needs to make files beside a database in WAL mode. Where it may not, and nobody is writing (a
-            # writer's file would be there), the database is as good as a constant.
-            if path.with_name(path.name + "-wal").exists() or not path.is_file():
-                raise
-            return opened("immutable=1")
-
-    engine = create_engine(url, creator=connect, poolclass=NullPool)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine

@@ -1,7 +1,8 @@
 """From frames to Plotly figures, and to the same in words: pure functions."""
 
 from ._curves import curves_figure, curves_words
-from ._front import Marks, front_figure, front_words, hypervolume_figure, hypervolume_words
+from ._front import Marks, front_figure, front_words
+from ._growth import hypervolume_figure, hypervolume_words
 from ._heatmap import average_figure, average_words, heatmap_figure, heatmap_words
 from ._insight import (
     fidelity_figure,

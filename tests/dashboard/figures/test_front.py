@@ -9,8 +9,8 @@ import pytest
 
 from autopeft.objectives import COSTS
 from autopeft.store import StudyReader
-from dashboard.figures import Marks, front_figure, front_words, hypervolume_figure, hypervolume_words
-from dashboard.queries import add_roles, hypervolume_frame, rival_band, seed_intervals, trials_frame
+from dashboard.figures import Marks, front_figure, front_words
+from dashboard.queries import add_roles, seed_intervals, trials_frame
 from tests.dashboard.studies import HOSTILE, spec
 from tests.study.builders import ACCURACY
 
@@ -123,19 +123,3 @@ def test_many_points_are_drawn_by_the_graphics_card(frame: pd.DataFrame) -> None
     assert told.customdata == (4,)
     assert "lora 4" in told.hovertext[0]
     assert (crowd.showlegend, crowd.legendgroup) == (False, told.legendgroup)
-
-
-def test_growth(frame: pd.DataFrame) -> None:
-    growth = hypervolume_frame(frame, spec())
-    rivals = rival_band([growth.assign(hypervolume=growth["hypervolume"] / 2)])
-    figure = hypervolume_figure(growth, rivals, over="n_trials", unit="accuracy x parameters")
-    assert list(traces(figure)) == ["random search (median, range)", "this search"]
-    assert list(traces(figure)["this search"].y) == growth["hypervolume"].tolist()  # type: ignore[attr-defined]
-    timed = hypervolume_figure(growth, rivals, over="hours", unit="u")
-    assert list(traces(timed)) == ["this search"]
-    assert timed.layout.xaxis.title.text == "time since the first trial (min)"
-    words = hypervolume_words(growth, rivals)
-    assert "after 6 search trials" in words
-    assert "Random search covered" in words
-    assert "No search trial" in hypervolume_words(growth.iloc[:0], rivals)
-    assert hypervolume_figure(growth.iloc[:0], rivals, over="hours", unit="u").layout.annotations
