@@ -22,7 +22,8 @@ def identities(candidates: list[dict]) -> set[str]:
     return {SPACE.compile(params).fingerprint for params in candidates}
 
 
-@pytest.mark.parametrize("name", list(SAMPLERS))
+# A chain of `saas` takes seconds per proposal.
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "saas")) for name in SAMPLERS])
 def test_every_sampler_evaluates_each_candidate_once_and_nothing_else(name: str) -> None:
     candidates = listed(15)
     sampler = make_sampler(

@@ -191,6 +191,8 @@ class SqlContract(StoreContract):
     def check_file(self, url: str) -> None:
         """Ask the database itself whether it is sound, where it can say so."""
 
+    # JAX, which other tests of the same process may have loaded, warns of every fork; this child never calls it.
+    @pytest.mark.filterwarnings("ignore:os.fork\\(\\) was called:RuntimeWarning")
     def test_a_forked_child_opens_its_own_connection(self, store: SqlStore, study: str) -> None:
         store.add_trial(study, make_draft(1))
         child = os.fork()
