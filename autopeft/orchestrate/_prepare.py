@@ -6,14 +6,15 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autopeft.backbones import BackboneDescription, describe_backbone
-from autopeft.configuration import BoundSpace, load_search_space, parse_budget
+from autopeft.configuration import BoundSpace, SearchSpace, load_search_space, parse_budget
 from autopeft.modules import MODULES
+from autopeft.objectives import Objective
 from autopeft.orchestrate._constraints import resolve_constraints
 from autopeft.orchestrate._fidelity import resolve_fidelity
 from autopeft.orchestrate._rewards import resolve_rewards, reward_settings
@@ -85,7 +86,36 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         rungs=fidelity.rungs,
         rung_examples=fidelity.rung_examples,
     )
-    defining: dict[str, Any] = {
+    defining = {
+        **_defining(settings, task, backbone, search_space, budget, training),
+        **({"rewards": reward_settings(found, task)} if found else {}),
+        **({"pruner": fidelity.pruner} if fidelity.pruner != "none" else {}),
+    }
+    limits = {"constraints": [item.to_dict() for item in constraints]} if constraints else {}
+    spec = StudySpec(
+        name=settings.study or _default_name(settings, defining | limits, fidelity.search, objectives),
+        budget_text=settings.budget,
+        objectives=objectives,
+        constraints=constraints,
+        fidelity=fidelity.search,
+        confirm_fidelity=fidelity.confirm,
+        **defining,
+    )
+    return PreparedSearch(
+        settings=settings, spec=spec, task=task, backbone=backbone, space=space, training=training, rewards=rewards
+    )
+
+
+def _defining(
+    settings: SearchSettings,
+    task: Task,
+    backbone: BackboneDescription,
+    search_space: SearchSpace,
+    budget: int,
+    training: TrainingSettings,
+) -> dict[str, Any]:
+    """What tells one study from another, by the fields of `StudySpec`."""
+    return {
         "task": task.settings(),
         "backbone": {
             "name": backbone.name,
@@ -101,38 +131,11 @@ def prepare(settings: SearchSettings) -> PreparedSearch:
         "training": training.to_dict(),
         "seed": settings.seed,
     }
-    if found:
-        defining["rewards"] = reward_settings(found, task)
-    if fidelity.pruner != "none":
-        defining["pruner"] = fidelity.pruner
-    limits = [item.to_dict() for item in constraints]
-    spec = StudySpec(
-        name=settings.study
-        or _default_name(
-            settings,
-            {**defining, **({"constraints": limits} if limits else {})},
-            fidelity.search,
-            [item.name for item in objectives],
-        ),
-        budget_text=settings.budget,
-        objectives=objectives,
-        constraints=constraints,
-        fidelity=fidelity.search,
-        confirm_fidelity=fidelity.confirm,
-        **defining,
-    )
-    return PreparedSearch(
-        settings=settings,
-        spec=spec,
-        task=task,
-        backbone=backbone,
-        space=space,
-        training=training,
-        rewards=rewards,
-    )
 
 
-def _default_name(settings: SearchSettings, defining: dict[str, Any], fidelity: Fidelity, objectives: list[str]) -> str:
+def _default_name(
+    settings: SearchSettings, defining: dict[str, Any], fidelity: Fidelity, objectives: Sequence[Objective]
+) -> str:
     """A readable name, with a short hash of what defines the study: the same command finds its study again.
 
     The task's content hash and that of the user's code stay out, so that changed data or rewards are noticed instead of
@@ -142,7 +145,12 @@ def _default_name(settings: SearchSettings, defining: dict[str, Any], fidelity: 
     if "rewards" in defining:
         known = [(item["reference"], {**item["settings"], "code": None}) for item in defining["rewards"].values()]
         defining = {**defining, "rewards": known}
-    identity = {**defining, "task": task, "fidelity": fidelity.to_dict(), "objectives": objectives}
+    identity = {
+        **defining,
+        "task": task,
+        "fidelity": fidelity.to_dict(),
+        "objectives": [item.name for item in objectives],
+    }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:6]
     words = (Path(settings.task).stem if Path(settings.task).suffix else settings.task, Path(settings.backbone).name)
     readable = "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words)

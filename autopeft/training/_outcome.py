@@ -31,8 +31,7 @@ def make_outcome(
 ) -> Outcome:
     """Collect what a run showed.
 
-    The score is that of the last evaluation, never the best one: the search split chose neither the step nor anything
-    else within a run.
+    The score is that of the last evaluation, never the best one: the search split chooses nothing within a run.
 
     Args:
         candidate: The run.
@@ -48,21 +47,21 @@ def make_outcome(
     curve = tuple(candidate.curve)
     if candidate.failure is not None:
         return Outcome(failure=candidate.failure, curve=curve)
-    rung = None
-    if candidate.is_stopped_early:
-        rung = Rung(step=curve[-1].step, n_steps=n_steps, n_examples=curve[-1].n_examples)
+    last = curve[-1]
+    ended_at = Rung(step=last.step, n_steps=n_steps, n_examples=last.n_examples) if candidate.is_stopped_early else None
+    job = candidate.job
     facts: dict[str, Any] = {
-        "fidelity": candidate.job.fidelity,
-        "rung": rung,
-        "seed": candidate.job.seed,
-        "costs": {**_costs(candidate, larger(candidate.peak_memory_bytes, peak_memory_bytes)), **(known_costs or {})},
+        "fidelity": job.fidelity,
+        "rung": ended_at,
+        "seed": job.seed,
+        "costs": _costs(candidate, larger(candidate.peak_memory_bytes, peak_memory_bytes)) | dict(known_costs or {}),
         "environment": dict(environment),
         "curve": curve,
     }
     measurements = []
-    for split in candidate.job.splits:
+    for split in job.splits:
         if split == SEARCH_SPLIT:
-            metrics = {name: value for name, value in curve[-1].scores.items() if name != "train_loss"}
+            metrics = {name: value for name, value in last.scores.items() if name != "train_loss"}
             measurements.append(Measurement(split=split, metrics=metrics, **facts))
         elif report_logits is not None:
             try:
@@ -71,13 +70,13 @@ def make_outcome(
                 message = f"Training diverged: on the report split {error}"
                 return Outcome(failure=Failure(reason="divergence", message=message), curve=curve)
             metrics = task.evaluate(predicted, task.report.targets)
-            measurements.append(
-                Measurement(split=split, metrics=metrics, predictions=tuple(predicted.tolist()), **facts)
-            )
-    if state is not None and scale is not None:
-        state = scale.fold(state)
+            predictions = tuple(predicted.tolist())
+            measurements.append(Measurement(split=split, metrics=metrics, predictions=predictions, **facts))
     return Outcome(
-        measurements=tuple(measurements), curve=curve, is_stopped_early=candidate.is_stopped_early, state=state
+        measurements=tuple(measurements),
+        curve=curve,
+        is_stopped_early=candidate.is_stopped_early,
+        state=state if state is None or scale is None else scale.fold(state),
     )
 
 
