@@ -1,6 +1,6 @@
 """What is better: objectives, dominance, hypervolume. NumPy only."""
 
-from autopeft.objectives._constraint import EXPORT_CLASS, Constraint, merge_constraints
+from autopeft.objectives._constraint import EXPORT_CLASS, Constraint, bounds_of, keeps_bounds, merge_constraints
 from autopeft.objectives._dominance import hypervolume, non_dominated_mask, reference_point
 from autopeft.objectives._objective import (
     COSTS,
@@ -19,8 +19,10 @@ __all__ = [
     "Constraint",
     "Direction",
     "Objective",
+    "bounds_of",
     "from_maximization",
     "hypervolume",
+    "keeps_bounds",
     "merge_constraints",
     "non_dominated_mask",
     "reference_point",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,21 @@ class Constraint:
             return cls(name=name, allowed=words)
         value = _number(bound, text)
         return cls(name=name, upper=value) if sign == "<=" else cls(name=name, lower=value)
+
+
+def bounds_of(constraints: Iterable[Constraint]) -> tuple[Constraint, ...]:
+    """Those on numbers; the one on words says what is proposed, not what is measured."""
+    return tuple(item for item in constraints if not item.allowed)
+
+
+def keeps_bounds(constraints: Iterable[Constraint], value_of: Callable[[str], float | None]) -> bool:
+    """Whether a trial is known to keep every bound: what was not measured is not known to.
+
+    Args:
+        constraints: Bounds; those on words are not looked at.
+        value_of: Gives a natural value of the trial by name; None where it was not measured.
+    """
+    return all((value := value_of(item.name)) is not None and item.allows(value) for item in bounds_of(constraints))
 
 
 def _number(bound: str, text: str) -> float:

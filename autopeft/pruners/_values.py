@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from autopeft.objectives import Constraint, Objective, non_dominated_mask, to_maximization
+from autopeft.objectives import Constraint, Objective, keeps_bounds, non_dominated_mask, to_maximization
 from autopeft.pruners._ranking import rank
 from autopeft.study import Fidelity, Trial, TrialKind, TrialState
 
@@ -70,7 +70,7 @@ class RungTable:
                 continue
             numbers.append(trial.number)
             here.append(values)
-            allowed.append(trial.state is TrialState.COMPLETE and _keeps(trial, constraints))
+            allowed.append(trial.state is TrialState.COMPLETE and keeps_bounds(constraints, trial.value))
             final = [trial.value(item.name) for item in objectives] if trial.state is TrialState.COMPLETE else [None]
             is_known = None not in final
             end.append([np.nan if value is None else value for value in final] if is_known else [np.nan] * len(values))
@@ -148,9 +148,3 @@ def natural_values(
             return None
         values.append(found)
     return values
-
-
-def _keeps(trial: Trial, constraints: Sequence[Constraint]) -> bool:
-    """Whether a trial is known to keep every bound; how it can be exported is a matter of what is proposed."""
-    bounds = [item for item in constraints if not item.allowed]
-    return all((value := trial.value(item.name)) is not None and item.allows(value) for item in bounds)

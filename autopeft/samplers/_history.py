@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autopeft.configuration import KNOWN_COSTS, Configuration, OptionValue
-from autopeft.objectives import Constraint, Objective, to_maximization
+from autopeft.objectives import Constraint, Objective, bounds_of, to_maximization
 from autopeft.samplers._known import measured_objectives
 from autopeft.samplers._rungs import RungGains
 from autopeft.study import Fidelity, Trial, TrialKind, TrialState
@@ -118,7 +118,7 @@ class History:
 
 def learned_constraints(constraints: Sequence[Constraint]) -> list[Constraint]:
     """Those on quantities that only a trial can tell."""
-    return [item for item in constraints if not item.allowed and item.name not in KNOWN_COSTS]
+    return [item for item in bounds_of(constraints) if item.name not in KNOWN_COSTS]
 
 
 def measured_values(observations: Sequence[Observation], n_measured: int) -> npt.NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from autopeft.objectives import to_maximization
+from autopeft.objectives import keeps_bounds, to_maximization
 from autopeft.study._front import Front
 from autopeft.study._study import Study
 from autopeft.study._trial import Trial, TrialKind, TrialState
@@ -18,12 +18,8 @@ def quality(study: Study, trial: Trial) -> float | None:
 
 
 def keeps_constraints(study: Study, trial: Trial) -> bool:
-    """Whether a trial is known to keep every constraint of the study: what was not measured is not known to.
-
-    How a configuration can be exported is a matter of what is proposed, and not looked at here.
-    """
-    bounds = [item for item in study.spec.constraints if not item.allowed]
-    return all((value := trial.value(item.name)) is not None and item.allows(value) for item in bounds)
+    """Whether a trial is known to keep every bound of the study (`autopeft.objectives.keeps_bounds`)."""
+    return keeps_bounds(study.spec.constraints, trial.value)
 
 
 def within_budget(study: Study, trials: Iterable[Trial]) -> tuple[Trial, ...]:

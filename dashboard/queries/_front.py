@@ -12,8 +12,10 @@ import pandas as pd
 
 from autopeft.objectives import (
     Constraint,
+    bounds_of,
     from_maximization,
     hypervolume,
+    keeps_bounds,
     non_dominated_mask,
     reference_point,
     to_maximization,
@@ -78,18 +80,21 @@ def is_feasible(frame: pd.DataFrame, spec: StudySpec) -> pd.Series:
 
 
 def constraints_of(spec: StudySpec) -> tuple[Constraint, ...]:
-    """The study's constraints on numbers; the one on words says what is proposed, not what is measured."""
-    return tuple(item for item in spec.constraints if not item.allowed)
+    """The study's constraints on numbers (`autopeft.objectives.bounds_of`)."""
+    return bounds_of(spec.constraints)
 
 
 def _keeps_constraints(frame: pd.DataFrame, spec: StudySpec) -> pd.Series:
-    mask = pd.Series(True, index=frame.index)
-    for item in constraints_of(spec):
-        values = frame[item.name] if item.name in frame else pd.Series(np.nan, index=frame.index)
-        # What was not measured is not known to keep them, as in `autopeft.study.keeps_constraints`.
-        kept = [not pd.isna(value) and item.allows(float(value)) for value in values]
-        mask &= pd.Series(kept, index=frame.index, dtype=bool)
-    return mask
+    """`autopeft.study.keeps_constraints` of each row; a column that is not there was not measured."""
+    bounds = constraints_of(spec)
+    if not bounds:
+        return pd.Series(True, index=frame.index)
+    columns = frame.reindex(columns=[item.name for item in bounds]).astype("float64")
+    kept = [
+        keeps_bounds(bounds, {name: None if value != value else value for name, value in row.items()}.get)
+        for row in columns.to_dict("records")
+    ]
+    return pd.Series(kept, index=frame.index, dtype=bool)
 
 
 def knee_number(frame: pd.DataFrame, spec: StudySpec) -> int | None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.exceptions import UnknownNameError, UsageError
-from autopeft.objectives import Constraint, merge_constraints
+from autopeft.objectives import Constraint, bounds_of, keeps_bounds, merge_constraints
 
 NAMES = ("accuracy", "wall_time_s", "trainable_parameters", "export_class")
 
@@ -82,6 +82,15 @@ def test_several_bounds_of_one_quantity_become_the_tightest() -> None:
 def test_contradictions_name_both(texts: tuple[str, ...], named: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match=f"{named[0]} and {named[1]} contradict each other"):
         merge_constraints([Constraint.parse(text) for text in texts], NAMES)
+
+
+def test_what_was_not_measured_keeps_no_bound() -> None:
+    constraints = [Constraint.parse(text) for text in ("a<=3", "b>=1", "export_class=lora")]
+    assert bounds_of(constraints) == tuple(constraints[:2])
+    assert keeps_bounds(constraints, {"a": 3.0, "b": 1.0}.get), "words are not looked at"
+    assert not keeps_bounds(constraints, {"a": 3.0, "b": 0.9}.get)
+    assert not keeps_bounds(constraints, {"a": 3.0}.get)
+    assert keeps_bounds([], {}.get)
 
 
 def test_an_unknown_name_gets_the_nearest_ones() -> None:
