@@ -36,14 +36,13 @@ def report(
     db: DatabaseOption = None,
 ) -> None:
     """Write a report: result, front, configuration by layer, baselines, trials, failures, reproducibility."""
-    from autopeft.cli import _json
-    from autopeft.export import render_report
+    from autopeft.export import render_report, report_document
 
     chosen = format or _format_of(output)
     if chosen not in _SUFFIXES.values():
         raise UnknownNameError("report format", chosen, set(_SUFFIXES.values()))
     found = find_study(open_existing_store(db), study)
-    text = json_text(_json.report_document(found)) if chosen == "json" else render_report(found, chosen)
+    text = json_text(report_document(found)) if chosen == "json" else render_report(found, chosen)
     if output is None or str(output) == "-":
         write(text)
         return

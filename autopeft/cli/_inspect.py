@@ -27,18 +27,19 @@ def status(
     format: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Show where a search stands: counts, best trial so far, last activity."""
-    from autopeft.cli import _json, _tables
+    from autopeft.cli import _tables
+    from autopeft.export import status_document, studies_document
 
     store = open_existing_store(db)
     studies = store.list_studies()
     if all_studies:
-        emit(format, lambda: _json.studies_document(studies, store.url), lambda: _tables.studies_table(studies))
+        emit(format, lambda: studies_document(studies, store.url), lambda: _tables.studies_table(studies))
         return
     found = find_study(store, study)
     summary = next(item for item in studies if item.name == found.spec.name)
     emit(
         format,
-        lambda: _json.status_document(found, summary, store.url),
+        lambda: status_document(found, summary, store.url),
         lambda: _tables.status_view(found, summary, store.url),
     )
 
@@ -56,7 +57,8 @@ def trials(
     format: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """List a study's trials, baselines and confirmations included."""
-    from autopeft.cli import _json, _tables
+    from autopeft.cli import _tables
+    from autopeft.export import trials_document
     from autopeft.study import TrialKind, TrialState
 
     kinds, states = [item.value for item in TrialKind], [item.value for item in TrialState]
@@ -72,20 +74,21 @@ def trials(
     ]
     emit(
         format,
-        lambda: _json.trials_document(found, chosen),
+        lambda: trials_document(found, chosen),
         lambda: _tables.trials_table(found, chosen, f"Trials of {found.spec.name}"),
     )
 
 
 def front(study: StudyArgument = None, db: DatabaseOption = None, format: FormatOption = OutputFormat.HUMAN) -> None:
     """Show the Pareto front: quality against trainable parameters, with baselines and budget."""
-    from autopeft.cli import _json, _tables
+    from autopeft.cli import _tables
+    from autopeft.export import front_document
 
     found = find_study(open_existing_store(db), study)
     console = data_console()
     emit(
         format,
-        lambda: _json.front_document(found),
+        lambda: front_document(found),
         lambda: _tables.front_view(found, width=console.width, is_ascii=not knows_unicode()),
     )
 
@@ -103,12 +106,13 @@ def show(
     format: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Show everything known of one trial: configuration by layer, results, learning curve, failure."""
-    from autopeft.cli import _json, _tables
+    from autopeft.cli import _tables
+    from autopeft.export import show_document
 
     name, which = split_study_and_trial(study, trial)
     found = find_study(open_existing_store(db), name)
     chosen = find_trial(found, which)
-    emit(format, lambda: _json.show_document(found, chosen), lambda: _tables.trial_view(found, chosen))
+    emit(format, lambda: show_document(found, chosen), lambda: _tables.trial_view(found, chosen))
 
 
 def knows_unicode() -> bool:

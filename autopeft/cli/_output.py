@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
 
-#: Version of every JSON document of the command line; grows when a key changes its meaning or goes away.
-SCHEMA_VERSION = 1
-
 # A pipe has no width; tables in it are as wide as they need.
 _PIPE_WIDTH = 400
 
@@ -70,6 +67,8 @@ def emit(format: OutputFormat, document: Callable[[], dict[str, Any]], human: Ca
 
 def json_text(document: dict[str, Any]) -> str:
     """A JSON document as text, with its schema version."""
+    from autopeft.export import SCHEMA_VERSION
+
     whole = {"schema_version": SCHEMA_VERSION, **document}
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

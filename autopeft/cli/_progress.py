@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from autopeft.cli._output import message_console
 from autopeft.export import (
@@ -199,6 +199,37 @@ def plan_lines(plan: Plan) -> list[str]:
     lines += [f"Export     {note}" for note in plan.export_notes]
     lines += [f"Database   {plan.store_url}", f"Resume     {plan.resume_command}"]
     return lines
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """What a search is about to do."""
+    return {
+        "study": plan.spec.name,
+        "spec": plan.spec.to_dict(),
+        "task_description": plan.task_description,
+        "n_parameters_active": plan.n_parameters_active,
+        "n_trials": plan.n_trials,
+        "n_baselines": plan.n_baselines,
+        "n_confirmations": plan.n_confirmations,
+        "n_done": plan.n_done,
+        "pruner": plan.spec.pruner,
+        "rungs": list(plan.rungs),
+        "n_steps": plan.n_steps,
+        "score_sources": list(plan.score_sources),
+        "score_time_s": plan.score_time_s,
+        "rewards": [{"name": name, "cost": cost} for name, cost in plan.rewards],
+        "reward_time_s": plan.reward_time_s,
+        "reward_problem": plan.reward_problem,
+        "warm_start": [
+            {"study": item.name, "task": item.task, "backbone": item.backbone, "n_trials": len(item.trials)}
+            for item in plan.warm_start
+        ],
+        "seconds_per_trial": plan.seconds_per_trial,
+        "estimated_time_s": plan.estimated_time_s,
+        "export_notes": list(plan.export_notes),
+        "database": plan.store_url,
+        "resume_command": plan.resume_command,
+    }
 
 
 def _confirmed_at(spec: StudySpec) -> str:

@@ -110,13 +110,14 @@ def _run(
         _show_note(db)
         raise typer.Exit(130) from None
 
-    from autopeft.cli import _json, _tables
+    from autopeft.cli import _tables
     from autopeft.cli._inspect import knows_unicode
+    from autopeft.export import front_document
 
     width = data_console().width
     emit(
         format,
-        lambda: {**_json.front_document(result.study), "stopped_early": result.stopped_early},
+        lambda: {**front_document(result.study), "stopped_early": result.stopped_early},
         lambda: _tables.front_view(result.study, width=width, is_ascii=not knows_unicode()),
     )
     if result.summary is None:
@@ -152,8 +153,7 @@ def _search(
 def _show_plan(settings: SearchSettings, db: str | None, format: OutputFormat) -> None:
     from rich.text import Text
 
-    from autopeft.cli import _json
-    from autopeft.cli._progress import plan_lines
+    from autopeft.cli._progress import plan_document, plan_lines
     from autopeft.orchestrate import load_runner, make_plan, planned_baselines, prepare
     from autopeft.store import mask_url
     from autopeft.study import TrialState
@@ -172,7 +172,7 @@ def _show_plan(settings: SearchSettings, db: str | None, format: OutputFormat) -
         study=study,
         warm_start=warm_start,
     )
-    emit(format, lambda: _json.plan_document(found), lambda: Text("\n".join(plan_lines(found))))
+    emit(format, lambda: plan_document(found), lambda: Text("\n".join(plan_lines(found))))
     _show_note(db)
 
 

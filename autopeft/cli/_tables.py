@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autopeft.cli._json import status_counts
 from autopeft.cli._output import DataTable, make_table
 from autopeft.cli._plot import baseline_marks, front_plot, plot_signs
 from autopeft.export import (
@@ -21,6 +20,7 @@ from autopeft.export import (
     layer_count,
     printable,
     report_value,
+    status_counts,
 )
 from autopeft.pruners import PRUNING_ATTRIBUTE, describe_pruning
 from autopeft.study import Study, Trial, TrialKind, TrialState

@@ -23,6 +23,17 @@ from autopeft.export._grid import Grid, configuration_grid, layer_count
 from autopeft.export._result import StudyResult, display_name, environment_values, report_value
 
 if TYPE_CHECKING:
+    from autopeft.export._documents import (
+        SCHEMA_VERSION,
+        front_document,
+        report_document,
+        show_document,
+        status_counts,
+        status_document,
+        studies_document,
+        trial_document,
+        trials_document,
+    )
     from autopeft.export._export import Export, export_trial
     from autopeft.export._figures import front_description, front_figure, heatmap_description, heatmap_figure
     from autopeft.export._ladder import FORMS, Form, choose_form
@@ -35,6 +46,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "FORMS": "_ladder",
     "REPORT_FORMATS": "_report",
+    "SCHEMA_VERSION": "_documents",
     "STORAGES": "_storage",
     "Export": "_export",
     "Form": "_ladder",
@@ -42,16 +54,25 @@ _LAZY = {
     "describe_storage": "_loss",
     "export_trial": "_export",
     "front_description": "_figures",
+    "front_document": "_documents",
     "front_figure": "_figures",
     "heatmap_description": "_figures",
     "heatmap_figure": "_figures",
     "load": "_load",
     "render_report": "_report",
+    "report_document": "_documents",
+    "show_document": "_documents",
+    "status_counts": "_documents",
+    "status_document": "_documents",
+    "studies_document": "_documents",
+    "trial_document": "_documents",
+    "trials_document": "_documents",
 }
 
 __all__ = [
     "FORMS",
     "REPORT_FORMATS",
+    "SCHEMA_VERSION",
     "STORAGES",
     "Export",
     "Form",
@@ -72,6 +93,7 @@ __all__ = [
     "format_time",
     "format_value",
     "front_description",
+    "front_document",
     "front_figure",
     "heatmap_description",
     "heatmap_figure",
@@ -79,7 +101,14 @@ __all__ = [
     "load",
     "printable",
     "render_report",
+    "report_document",
     "report_value",
+    "show_document",
+    "status_counts",
+    "status_document",
+    "studies_document",
+    "trial_document",
+    "trials_document",
 ]
 
 

@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from autopeft.cli._output import SCHEMA_VERSION, OutputFormat, emit, make_table, tell
+from autopeft.cli._output import OutputFormat, emit, make_table, tell
+from autopeft.export import SCHEMA_VERSION
 
 HEADERS = ("trial", "accuracy", "share", "configuration")
 ROWS = [("0", "0.5000", "1.00 %", "lora 8 on q,v of 0-5"), ("1", "", "0.10 %", "[bold]not markup[/bold] \x1b[31mred")]

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from autopeft.cli._json import plan_document
-from autopeft.cli._progress import SearchProgress, plan_lines
+from autopeft.cli._progress import SearchProgress, plan_document, plan_lines
 from autopeft.study import Fidelity, Rung, TrialState
 from tests.cli.test_search import make_plan
 from tests.export.studies import complete, draft, failed, full_study, mixed_configuration, rewarded_study

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from autopeft.cli._json import front_document, status_document, trials_document
 from autopeft.cli._tables import front_view, status_view, trial_view, trials_table
-from autopeft.export import render_report
+from autopeft.export import front_document, render_report, status_document, trials_document
 from autopeft.pruners import PRUNING_ATTRIBUTE, pruning_report
 from autopeft.store import StudySummary
 from autopeft.study import Study, TrialState

@@ -1,4 +1,4 @@
-"""The JSON documents of the command line: built here, and nowhere else."""
+"""Studies and trials as JSON documents, for the command line and the service: built here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import autopeft
-from autopeft.export import StudyResult, environment_values, report_value
+from autopeft.export._result import StudyResult, environment_values, report_value
 from autopeft.pruners import PRUNING_ATTRIBUTE
 from autopeft.study import CurvePoint, Measurement, Study, Trial, TrialKind, TrialState
 
 if TYPE_CHECKING:
-    from autopeft.orchestrate import Plan
     from autopeft.store import StudySummary
+
+#: Version of every JSON document; grows when a key changes its meaning or goes away.
+SCHEMA_VERSION = 1
 
 
 def trials_document(study: Study, trials: Sequence[Trial] | None = None) -> dict[str, Any]:
@@ -129,37 +131,6 @@ def show_document(study: Study, trial: Trial) -> dict[str, Any]:
             "curve": [_point(item) for item in trial.curve],
             "notes": dict(trial.notes),
         },
-    }
-
-
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """What a search is about to do."""
-    return {
-        "study": plan.spec.name,
-        "spec": plan.spec.to_dict(),
-        "task_description": plan.task_description,
-        "n_parameters_active": plan.n_parameters_active,
-        "n_trials": plan.n_trials,
-        "n_baselines": plan.n_baselines,
-        "n_confirmations": plan.n_confirmations,
-        "n_done": plan.n_done,
-        "pruner": plan.spec.pruner,
-        "rungs": list(plan.rungs),
-        "n_steps": plan.n_steps,
-        "score_sources": list(plan.score_sources),
-        "score_time_s": plan.score_time_s,
-        "rewards": [{"name": name, "cost": cost} for name, cost in plan.rewards],
-        "reward_time_s": plan.reward_time_s,
-        "reward_problem": plan.reward_problem,
-        "warm_start": [
-            {"study": item.name, "task": item.task, "backbone": item.backbone, "n_trials": len(item.trials)}
-            for item in plan.warm_start
-        ],
-        "seconds_per_trial": plan.seconds_per_trial,
-        "estimated_time_s": plan.estimated_time_s,
-        "export_notes": list(plan.export_notes),
-        "database": plan.store_url,
-        "resume_command": plan.resume_command,
     }
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 import autopeft
-from autopeft.cli._json import (
+from autopeft.configuration import Configuration
+from autopeft.export import (
     front_document,
     report_document,
     show_document,
@@ -15,7 +16,6 @@ from autopeft.cli._json import (
     trial_document,
     trials_document,
 )
-from autopeft.configuration import Configuration
 from autopeft.objectives import to_maximization
 from autopeft.study import Study, search_front
 from tests.export.studies import STUDIES, TRACEBACK, failures_only, full_study
