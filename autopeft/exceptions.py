@@ -8,13 +8,17 @@ AutoPeftError                      exit code 1
 │   ├── UnknownNameError (KeyError)  a name that is not in a registry; carries the nearest names
 │   ├── TaskError                    a data set that cannot be used
 │   ├── BackboneError                a model that cannot be used
-│   └── StudyMismatchError           resuming a study with other settings
+│   ├── StudyMismatchError           resuming a study with other settings
+│   └── NotAllowedError              what a service's operator does not allow
 ├── InfeasibleError                exit code 3: nothing satisfies the constraints
 ├── MachineError                  exit code 4: the machine, not the input
 │   ├── StoreError                   database unreachable, locked, unwritable or of a newer schema
-│   └── CacheError                   disk full or unwritable cache folder
+│   ├── CacheError                   disk full or unwritable cache folder
+│   └── ServiceError                 a service that cannot be reached, or does not know the token
 ├── NotFoundError (LookupError)    exit code 5: no such study or trial
 ├── TrialConflictError             another process took the number, the configuration or the lease
+├── DriverConflictError            another process drives the study
+├── SubmissionConflictError        the search is another caller's, or at work
 └── TrialError                     one trial failed; the search goes on
     ├── DivergenceError              non-finite loss
     ├── OutOfMemoryError             even the smallest micro-batch does not fit
@@ -100,6 +104,10 @@ class StudyMismatchError(UsageError):
     """A study exists under this name with other settings."""
 
 
+class NotAllowedError(UsageError):
+    """The operator of a service does not allow what was asked for."""
+
+
 class InfeasibleError(AutoPeftError):
     """Nothing satisfies the constraints."""
 
@@ -120,6 +128,10 @@ class CacheError(MachineError):
     """The cache folder cannot be used."""
 
 
+class ServiceError(MachineError):
+    """A service cannot be reached, does not know the token, or failed."""
+
+
 class NotFoundError(AutoPeftError, LookupError):
     """No study or trial of that name."""
 
@@ -128,6 +140,14 @@ class NotFoundError(AutoPeftError, LookupError):
 
 class TrialConflictError(AutoPeftError):
     """Another process took the trial number, the configuration or the lease first."""
+
+
+class DriverConflictError(AutoPeftError):
+    """Another process drives the study, or nobody does any more."""
+
+
+class SubmissionConflictError(AutoPeftError):
+    """A submitted search is another caller's, or at work."""
 
 
 class TrialError(AutoPeftError):

@@ -2,6 +2,15 @@
 
 from autopeft.store._archive import ARCHIVE_VERSION, archive_study, read_archive, restore_study
 from autopeft.store._base import LOST_WORKER, Clock, StudySummary, TrialStore, utc_now
+from autopeft.store._cluster import (
+    LOCAL_EXECUTOR,
+    PATIENCE_S,
+    ClusterStore,
+    DriverLease,
+    WorkerFacts,
+    WorkerRecord,
+    WorkerState,
+)
 from autopeft.store._engine import mask_url
 from autopeft.store._memory import MemoryStore
 from autopeft.store._reader import TRIAL_COLUMNS, LeaseFacts, StudyOverview, StudyReader
@@ -10,9 +19,13 @@ from autopeft.store._sql import SqlStore, open_store
 
 __all__ = [
     "ARCHIVE_VERSION",
+    "LOCAL_EXECUTOR",
     "LOST_WORKER",
+    "PATIENCE_S",
     "TRIAL_COLUMNS",
     "Clock",
+    "ClusterStore",
+    "DriverLease",
     "LeaseFacts",
     "MemoryStore",
     "SqlStore",
@@ -20,6 +33,9 @@ __all__ = [
     "StudyReader",
     "StudySummary",
     "TrialStore",
+    "WorkerFacts",
+    "WorkerRecord",
+    "WorkerState",
     "archive_study",
     "mask_url",
     "open_store",

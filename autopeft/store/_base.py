@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
 
+from autopeft.store._cluster import ClusterStore
 from autopeft.study import CurvePoint, Failure, Measurement, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
 
 #: `Failure.reason` of a trial whose workers were lost once too often.
@@ -67,7 +68,7 @@ class StudySummary:
 
 
 @runtime_checkable
-class TrialStore(Protocol):
+class TrialStore(ClusterStore, Protocol):
     """Keeps studies and their trials, and is the only owner of their state. The module states the guarantees."""
 
     @property

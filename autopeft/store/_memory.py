@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from autopeft.store._base import Clock, StudySummary, utc_now
+from autopeft.store._claims import Turn, by_turn
+from autopeft.store._cluster import LOCAL_EXECUTOR, DriverLease, WorkerFacts, WorkerRecord
 from autopeft.store._codec import (
     check_completion,
     check_point,
@@ -22,8 +24,10 @@ from autopeft.store._codec import (
     normalized_measurement,
     to_json,
 )
+from autopeft.store._memory_cluster import MemoryCluster
 from autopeft.store._messages import (
     check_claim,
+    check_limit,
     check_max_attempts,
     identity_taken,
     lost_worker,
@@ -66,6 +70,7 @@ class MemoryStore:
         self._clock = clock
         self._lock = threading.RLock()
         self._studies: dict[str, _StudyRecord] = {}
+        self._cluster = MemoryCluster(clock, self._lock, self._record)
 
     @property
     def url(self) -> str:
@@ -150,29 +155,111 @@ class MemoryStore:
     ) -> Trial | None:
         check_claim(worker, lease_s)
         with self._lock:
-            record = self._record(study_name)
-            for trial in record.trials:
-                if (
-                    trial.state is TrialState.WAITING
-                    and (kinds is None or trial.kind in kinds)
-                    and (numbers is None or trial.number in numbers)
-                ):
+            found = self._claim(study_name, worker, lease_s, kinds, numbers, limit=1)
+            return found[0] if found else None
+
+    def _claim(
+        self,
+        study_name: str,
+        worker: str,
+        lease_s: float,
+        kinds: Collection[TrialKind] | None,
+        numbers: Collection[int] | None,
+        *,
+        limit: int,
+    ) -> list[Trial]:
+        """Take the WAITING trials with the lowest numbers that have the kind and fidelity of the first."""
+        record = self._record(study_name)
+        found: list[Trial] = []
+        for trial in record.trials:
+            if (
+                trial.state is TrialState.WAITING
+                and (kinds is None or trial.kind in kinds)
+                and (numbers is None or trial.number in numbers)
+                and (not found or _batch_key(trial) == _batch_key(found[0]))
+            ):
+                found.append(trial)
+                if len(found) == limit:
                     break
-            else:
-                return None
-            now = self._clock()
+        now = self._clock()
+        claimed = []
+        for trial in found:
             record.leases[trial.number] = _Lease(worker, now, now + timedelta(seconds=lease_s))
-            return self._put(
-                study_name,
-                replace(
-                    trial,
-                    state=TrialState.RUNNING,
-                    attempts=trial.attempts + 1,
-                    worker=worker,
-                    started_at=now,
-                    curve=(),
-                ),
+            running = replace(
+                trial, state=TrialState.RUNNING, attempts=trial.attempts + 1, worker=worker, started_at=now, curve=()
             )
+            claimed.append(self._put(study_name, running))
+        return claimed
+
+    def claim_next(
+        self,
+        worker: str,
+        *,
+        lease_s: float,
+        studies: Collection[str] | None = None,
+        kinds: Collection[TrialKind] | None = None,
+        prefer: Collection[str] | None = None,
+        refuse: Collection[str] = (),
+        limit: int = 1,
+    ) -> list[tuple[str, Trial]]:
+        check_claim(worker, lease_s)
+        check_limit(limit)
+        with self._lock:
+            turns = []
+            for name in self._studies if studies is None else studies:
+                record = self._record(name)
+                driver = self._cluster.driver(name)
+                is_asking = studies is not None or (driver is not None and driver.executor != LOCAL_EXECUTOR)
+                if is_asking and name not in refuse:
+                    turns.append(
+                        Turn(
+                            name=name,
+                            n_running=len(record.leases),
+                            weight=1.0 if driver is None else driver.weight,
+                            idle_since=self._cluster.served_at(name) or record.created_at,
+                        )
+                    )
+            for turn in by_turn(turns, prefer=prefer or (), now=self._clock()):
+                found = self._claim(turn.name, worker, lease_s, kinds, None, limit=limit)
+                if found:
+                    self._cluster.note_service(turn.name)
+                    return [(turn.name, trial) for trial in found]
+            return []
+
+    def acquire_driver(
+        self,
+        study_name: str,
+        holder: str,
+        *,
+        executor: str,
+        lease_s: float,
+        weight: float = 1.0,
+        dead_holders: Collection[str] = (),
+    ) -> DriverLease:
+        return self._cluster.acquire_driver(
+            study_name, holder, executor=executor, lease_s=lease_s, weight=weight, dead_holders=dead_holders
+        )
+
+    def keep_driver(self, study_name: str, holder: str, lease_s: float) -> None:
+        self._cluster.keep_driver(study_name, holder, lease_s)
+
+    def release_driver(self, study_name: str, holder: str) -> bool:
+        return self._cluster.release_driver(study_name, holder)
+
+    def driver(self, study_name: str) -> DriverLease | None:
+        return self._cluster.driver(study_name)
+
+    def drivers(self) -> list[DriverLease]:
+        return self._cluster.drivers(self._studies)
+
+    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> None:
+        self._cluster.announce_worker(worker, lease_s)
+
+    def retire_worker(self, worker_id: str) -> bool:
+        return self._cluster.retire_worker(worker_id)
+
+    def workers(self) -> list[WorkerRecord]:
+        return self._cluster.workers()
 
     def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
         check_claim(worker, lease_s)
@@ -285,6 +372,10 @@ class MemoryStore:
     def _put(self, study_name: str, trial: Trial) -> Trial:
         self._studies[study_name].trials[trial.number] = trial
         return copy_trial(trial)
+
+
+def _batch_key(trial: Trial) -> tuple[object, ...]:
+    return (trial.kind, trial.draft.fidelity)
 
 
 def _summary(record: _StudyRecord) -> StudySummary:

@@ -6,9 +6,11 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 
-from autopeft.exceptions import NotFoundError, StudyMismatchError, TrialConflictError
+from autopeft.exceptions import DriverConflictError, NotFoundError, StudyMismatchError, TrialConflictError
 from autopeft.store._base import LOST_WORKER
 from autopeft.study import Failure, TrialState
+
+_EXECUTOR_LENGTH = 16
 
 
 def study_not_found(name: str, known: Iterable[str], url: str) -> NotFoundError:
@@ -73,6 +75,35 @@ def lost_worker(worker: str, attempts: int) -> Failure:
     """The failure of a trial whose workers were lost too often."""
     times = "once" if attempts == 1 else f"{attempts} times"
     return Failure(reason=LOST_WORKER, message=f"its worker was lost {times}, the last one was {worker}.")
+
+
+def not_driver(study_name: str, holder: str, other: str | None) -> DriverConflictError:
+    """The process lost the study to another one, or never drove it."""
+    now = "nobody does" if other is None else f"{other!r} does"
+    return DriverConflictError(f"{holder!r} does not drive study {study_name!r} any more; {now}.")
+
+
+def check_driver(holder: str, lease_s: float, executor: str, weight: float) -> None:
+    """Refuse a driver without a name, a duration, an executor or a share.
+
+    Raises:
+        ValueError: Names the rule.
+    """
+    check_claim(holder, lease_s)
+    if not 0 < len(executor) <= _EXECUTOR_LENGTH:
+        raise ValueError(f"an executor has a name of 1 to {_EXECUTOR_LENGTH} letters, but got {executor!r}.")
+    if not (math.isfinite(weight) and weight > 0):
+        raise ValueError(f"`weight > 0` must hold, but got {weight}.")
+
+
+def check_limit(limit: int) -> None:
+    """Refuse to claim no trial at all.
+
+    Raises:
+        ValueError: Names the rule.
+    """
+    if limit < 1:
+        raise ValueError(f"`limit >= 1` must hold, but got {limit}.")
 
 
 def check_claim(worker: str, lease_s: float) -> None:

@@ -201,3 +201,47 @@ class CurvePointRow(Base):
     wall_time_s: Mapped[float]
     metrics: Mapped[str] = mapped_column(Text)
     n_examples: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class DriverRow(Base):
+    """Who drives a study; nobody does if there is no row."""
+
+    __tablename__ = "drivers"
+    __table_args__ = (
+        CheckConstraint("weight > 0", name="weight"),
+        CheckConstraint("expires_at >= heartbeat_at", name="expiry"),
+    )
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True, autoincrement=False)
+    holder: Mapped[str]
+    executor: Mapped[str] = mapped_column(String(16))
+    weight: Mapped[float]
+    acquired_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    #: When `claim_next` last took a trial of the study, to the second.
+    served_at: Mapped[datetime | None]
+
+
+class WorkerRow(Base):
+    """A worker as it said of itself; mappings and lists are JSON text."""
+
+    __tablename__ = "workers"
+    __table_args__ = (
+        CheckConstraint("pid >= 1", name="pid"),
+        CheckConstraint("state IN ('starting', 'idle', 'working', 'stopping')", name="state"),
+        CheckConstraint("expires_at >= heartbeat_at", name="expiry"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int] = mapped_column(BigInteger)
+    resources: Mapped[str] = mapped_column(Text)
+    versions: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    study: Mapped[str | None]
+    trials: Mapped[str] = mapped_column(Text)
+    refusals: Mapped[str] = mapped_column(Text)
+    announced_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    expires_at: Mapped[datetime]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,8 @@ from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, Measur
 from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Rung, Trial, TrialDraft, TrialKind, TrialState
 
 _Statement = Select[*tuple[Any, ...]]
-_TRIAL_COLUMNS = [item for item in TrialRow.__table__.columns if item.name != "study_id"]
+#: What `make_trial` needs of a trial's own row.
+TRIAL_ROW_COLUMNS = [item for item in TrialRow.__table__.columns if item.name != "study_id"]
 _MEASUREMENT_COLUMNS = [item for item in MeasurementRow.__table__.columns if item.name != "id"]
 
 
@@ -40,18 +42,24 @@ def read_trials(connection: Connection, study_id: int, number: int | None = None
         study_id: Study to read.
         number: The only trial wanted; None for all.
     """
-    trials = _of_study(select(*_TRIAL_COLUMNS), study_id, number).order_by(TrialRow.number)
-    measurements = _of_study(
-        select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id), study_id, number
-    ).order_by(MeasurementRow.id)
-    by_trial: dict[int, list[Measurement]] = {}
-    for row in connection.execute(measurements):
-        by_trial.setdefault(row.trial_id, []).append(_measurement(row))
+    trials = _of_study(select(*TRIAL_ROW_COLUMNS), study_id, number).order_by(TrialRow.number)
+    by_trial = _read_measurements(
+        connection,
+        _of_study(
+            select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id), study_id, number
+        ),
+    )
     curves = _read_curves(connection, study_id, number)
     return tuple(
-        _trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())))
+        make_trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())))
         for row in connection.execute(trials)
     )
+
+
+def read_measurements(connection: Connection, trial_ids: Collection[int]) -> dict[int, list[Measurement]]:
+    """Measurements of some trials, by the trials' keys."""
+    statement = select(*_MEASUREMENT_COLUMNS).where(MeasurementRow.trial_id.in_(list(trial_ids)))
+    return _read_measurements(connection, statement)
 
 
 def read_summaries(connection: Connection) -> list[StudySummary]:
@@ -91,6 +99,13 @@ def read_summaries(connection: Connection) -> list[StudySummary]:
 def _of_study(statement: _Statement, study_id: int, number: int | None) -> _Statement:
     statement = statement.where(TrialRow.study_id == study_id)
     return statement if number is None else statement.where(TrialRow.number == number)
+
+
+def _read_measurements(connection: Connection, statement: _Statement) -> dict[int, list[Measurement]]:
+    by_trial: dict[int, list[Measurement]] = {}
+    for row in connection.execute(statement.order_by(MeasurementRow.id)):
+        by_trial.setdefault(row.trial_id, []).append(_measurement(row))
+    return by_trial
 
 
 def _read_curves(connection: Connection, study_id: int, number: int | None) -> dict[int, list[CurvePoint]]:
@@ -138,7 +153,8 @@ def _measurement(row: Row[Any]) -> Measurement:
     )
 
 
-def _trial(row: Row[Any], measurements: tuple[Measurement, ...], curve: tuple[CurvePoint, ...]) -> Trial:
+def make_trial(row: Row[Any], measurements: tuple[Measurement, ...] = (), curve: tuple[CurvePoint, ...] = ()) -> Trial:
+    """A trial from its row and what belongs to it."""
     failure = None
     if row.failure_reason is not None:
         failure = Failure(reason=row.failure_reason, message=row.failure_message, traceback=row.failure_traceback)

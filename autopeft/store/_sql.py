@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from autopeft.exceptions import StudyMismatchError
 from autopeft.store import _messages as messages
-from autopeft.store._base import Clock, StudySummary, utc_now
+from autopeft.store._base import StudySummary
+from autopeft.store._claims import claim_waiting
 from autopeft.store._codec import (
     check_completion,
     check_point,
@@ -23,7 +23,6 @@ from autopeft.store._codec import (
     encode_spec,
     to_json,
 )
-from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
 from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
 from autopeft.store._rows import (
     draft_values,
@@ -33,7 +32,7 @@ from autopeft.store._rows import (
     read_summaries,
     read_trials,
 )
-from autopeft.store._schema import prepare_schema
+from autopeft.store._sql_cluster import ClusterTables
 from autopeft.study import CurvePoint, Failure, Measurement, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
 
 
@@ -42,7 +41,7 @@ class _Held(NamedTuple):
     lease_id: int
 
 
-class SqlStore:
+class SqlStore(ClusterTables):
     """Keeps everything in a database; the contract is `TrialStore`'s.
 
     An empty database gets the schema; one with an older schema is refused until `upgrade` was called.
@@ -58,36 +57,6 @@ class SqlStore:
         NotFoundError: If there is no schema and none is to be created.
         StoreError: If the database cannot be used; the message says what to do.
     """
-
-    def __init__(
-        self, url: str | Path, *, clock: Clock | None = None, busy_timeout_s: float = 30.0, create: bool = True
-    ) -> None:
-        self._url = parse_url(url)
-        self._clock = clock
-        self._is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._engine = make_engine(self._url, busy_timeout_s=busy_timeout_s)
-        try:
-            prepare_schema(self._engine, self._url, create=create)
-        except BaseException:
-            self._engine.dispose()
-            raise
-        self._write_engine = self._engine.execution_options(writes=True)
-        # Several statements read one study; on SQLite every transaction is a snapshot already.
-        options: dict[str, Any] = {} if self._is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        self._read_engine = self._engine.execution_options(**options)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def url(self) -> str:
-        return shown_url(self._url)
-
-    def close(self) -> None:
-        self._engine.dispose()
 
     def create_study(self, spec: StudySpec) -> Study:
         values = {"name": spec.name, "spec": encode_spec(spec)}
@@ -204,33 +173,16 @@ class SqlStore:
         messages.check_claim(worker, lease_s)
         with self._writing() as connection:
             study_id = self._study_id(connection, study_name)
-            statement = select(TrialRow.id, TrialRow.number).where(
-                TrialRow.study_id == study_id, TrialRow.state == TrialState.WAITING.value
+            found = claim_waiting(
+                connection,
+                study_id,
+                worker,
+                now=self._now(connection),
+                lease_s=lease_s,
+                kinds=kinds,
+                numbers=numbers,
             )
-            if kinds is not None:
-                statement = statement.where(TrialRow.kind.in_([kind.value for kind in kinds]))
-            if numbers is not None:
-                statement = statement.where(TrialRow.number.in_([int(item) for item in numbers]))
-            statement = statement.order_by(TrialRow.number).limit(1)
-            row = connection.execute(statement.with_for_update(skip_locked=True, key_share=True)).first()
-            if row is None:
-                return None
-            now = self._now(connection)
-            connection.execute(
-                update(TrialRow)
-                .where(TrialRow.id == row.id)
-                .values(state=TrialState.RUNNING.value, attempts=TrialRow.attempts + 1, worker=worker, started_at=now)
-            )
-            connection.execute(
-                insert(LeaseRow).values(
-                    trial_id=row.id,
-                    worker=worker,
-                    claimed_at=now,
-                    heartbeat_at=now,
-                    expires_at=now + timedelta(seconds=lease_s),
-                )
-            )
-            return self._load_trial(connection, study_name, row.number)
+            return found[0] if found else None
 
     def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
         messages.check_claim(worker, lease_s)
@@ -342,37 +294,6 @@ class SqlStore:
                 .order_by(TrialRow.number)
             )
             return {row.number: row.worker for row in connection.execute(statement)}
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with translated_errors(self._url), self._write_engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with translated_errors(self._url), self._read_engine.begin() as connection:
-            yield connection
-
-    def _now(self, connection: Connection) -> datetime:
-        if self._clock is not None:
-            return self._clock()
-        if self._is_sqlite:
-            return utc_now()
-        moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-        return moment
-
-    def _study_id(self, connection: Connection, name: str, *, lock: bool = False) -> int:
-        statement = select(StudyRow.id).where(StudyRow.name == name)
-        found = connection.execute(statement.with_for_update(key_share=True) if lock else statement).scalar()
-        if found is None:
-            names = connection.execute(select(StudyRow.name).order_by(StudyRow.id)).scalars()
-            raise messages.study_not_found(name, names, self.url)
-        return found
-
-    def _n_trials(self, connection: Connection, study_id: int) -> int:
-        # Numbers have no gaps, so the largest one tells.
-        largest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)).scalar()
-        return 0 if largest is None else largest + 1
 
     def _load_trial(self, connection: Connection, study_name: str, number: int) -> Trial:
         study_id = self._study_id(connection, study_name)

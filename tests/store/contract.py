@@ -6,13 +6,14 @@ import pytest
 
 from autopeft.store import TrialStore
 from tests.store.builders import FakeClock, make_spec
+from tests.store.contract_cluster import ClusterContract
 from tests.store.contract_leases import LeaseContract
 from tests.store.contract_studies import StudyContract
 from tests.store.contract_trials import TrialContract
 from tests.store.contract_values import ValueContract
 
 
-class StoreContract(StudyContract, TrialContract, LeaseContract, ValueContract):
+class StoreContract(StudyContract, TrialContract, LeaseContract, ValueContract, ClusterContract):
     """What every store promises; the store is to be built with the fixture ``clock``."""
 
     @pytest.fixture

@@ -6,10 +6,13 @@ import inspect
 
 import pytest
 
-from autopeft.store import MemoryStore, SqlStore, TrialStore, utc_now
+from autopeft.store import ClusterStore, MemoryStore, SqlStore, TrialStore, utc_now
 
 METHODS = sorted(
-    name for name, item in vars(TrialStore).items() if inspect.isfunction(item) and not name.startswith("_")
+    name
+    for contract in (ClusterStore, TrialStore)
+    for name, item in vars(contract).items()
+    if inspect.isfunction(item) and not name.startswith("_")
 )
 
 
@@ -25,7 +28,15 @@ def test_every_method_is_documented(name: str) -> None:
 
 
 def test_contract_has_methods() -> None:
-    assert {"add_trial", "claim_trial", "heartbeat", "complete_trial", "release_expired"} <= set(METHODS)
+    assert {
+        "claim_next",
+        "acquire_driver",
+        "add_trial",
+        "claim_trial",
+        "heartbeat",
+        "complete_trial",
+        "release_expired",
+    } <= set(METHODS)
 
 
 def test_time_has_a_zone() -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import CheckConstraint, text
 from sqlalchemy.exc import IntegrityError
 
-from autopeft.store import SqlStore
+from autopeft.store import SqlStore, WorkerFacts
 from autopeft.store._models import Base
 from tests.store.builders import FAILURE, claimed, make_draft, make_measurement, make_point, make_spec
 
@@ -59,6 +59,12 @@ FORBIDDEN = [
         "SELECT trial_id, 'thief', claimed_at, heartbeat_at, expires_at FROM leases WHERE ended_at IS NULL",
     ),
     ("ck_curve_points_step", "UPDATE curve_points SET step = -1"),
+    ("ck_drivers_weight", "UPDATE drivers SET weight = 0"),
+    ("ck_drivers_expiry", "UPDATE drivers SET expires_at = '2000-01-01 00:00:00.000000'"),
+    ("FOREIGN KEY", "UPDATE drivers SET study_id = 77"),
+    ("ck_workers_pid", "UPDATE workers SET pid = 0"),
+    ("ck_workers_state", "UPDATE workers SET state = 'bored'"),
+    ("ck_workers_expiry", "UPDATE workers SET expires_at = '2000-01-01 00:00:00.000000'"),
     ("studies.name", "INSERT INTO studies (name, spec, created_at) SELECT name, spec, created_at FROM studies"),
 ]
 
@@ -74,6 +80,8 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
         store.fail_trial("s", 1, "w", FAILURE)
         claimed(store, "s", rank=3)
         store.add_trial("s", make_draft(4))
+        store.acquire_driver("s", "d", executor="local", lease_s=60)
+        store.announce_worker(WorkerFacts(id="w", host="h", pid=1), 60)
         yield store
 
 

@@ -1,0 +1,82 @@
+"""What every part of the store in a database needs: connections, transactions, the time, and a study's key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, func, select
+
+from autopeft.store import _messages as messages
+from autopeft.store._base import Clock, utc_now
+from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
+from autopeft.store._models import StudyRow, TrialRow
+from autopeft.store._schema import prepare_schema
+
+
+class SqlCore:
+    """See `SqlStore` for the arguments."""
+
+    def __init__(
+        self, url: str | Path, *, clock: Clock | None = None, busy_timeout_s: float = 30.0, create: bool = True
+    ) -> None:
+        self._url = parse_url(url)
+        self._clock = clock
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._engine = make_engine(self._url, busy_timeout_s=busy_timeout_s)
+        try:
+            prepare_schema(self._engine, self._url, create=create)
+        except BaseException:
+            self._engine.dispose()
+            raise
+        self._write_engine = self._engine.execution_options(writes=True)
+        # Several statements read one study; on SQLite every transaction is a snapshot already.
+        options: dict[str, Any] = {} if self._is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._read_engine = self._engine.execution_options(**options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return shown_url(self._url)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with translated_errors(self._url), self._write_engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translated_errors(self._url), self._read_engine.begin() as connection:
+            yield connection
+
+    def _now(self, connection: Connection) -> datetime:
+        if self._clock is not None:
+            return self._clock()
+        if self._is_sqlite:
+            return utc_now()
+        moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return moment
+
+    def _study_id(self, connection: Connection, name: str, *, lock: bool = False) -> int:
+        statement = select(StudyRow.id).where(StudyRow.name == name)
+        found = connection.execute(statement.with_for_update(key_share=True) if lock else statement).scalar()
+        if found is None:
+            names = connection.execute(select(StudyRow.name).order_by(StudyRow.id)).scalars()
+            raise messages.study_not_found(name, names, self.url)
+        return found
+
+    def _n_trials(self, connection: Connection, study_id: int) -> int:
+        # Numbers have no gaps, so the largest one tells.
+        largest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)).scalar()
+        return 0 if largest is None else largest + 1
