@@ -14,6 +14,7 @@ AutoPeftError                      exit code 1
 ├── MachineError                  exit code 4: the machine, not the input
 │   ├── StoreError                   database unreachable, locked, unwritable or of a newer schema
 │   ├── CacheError                   disk full or unwritable cache folder
+│   ├── ArtifactError                shared files out of reach, damaged, too large, or no room for them
 │   └── ServiceError                 a service that cannot be reached, or does not know the token
 ├── NotFoundError (LookupError)    exit code 5: no such study or trial
 ├── TrialConflictError             another process took the number, the configuration or the lease
@@ -126,6 +127,10 @@ class StoreError(MachineError):
 
 class CacheError(MachineError):
     """The cache folder cannot be used."""
+
+
+class ArtifactError(MachineError):
+    """Files that machines share cannot be written or read."""
 
 
 class ServiceError(MachineError):
