@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli import _catalog, _dashboard, _database, _deliver, _doctor, _export, _inspect, _search
+from autopeft.cli import _catalog, _dashboard, _database, _deliver, _doctor, _export, _inspect, _search, _worker
 from autopeft.cli._environment import is_debug
 from autopeft.cli._log import warnings_shown
 from autopeft.cli._output import tell
@@ -93,6 +93,15 @@ app.command(
         "autopeft plan --task stdlib/topics --budget 1%", "autopeft plan --config search.yaml --format json"
     ),
 )(_search.plan)
+app.command(
+    "worker",
+    rich_help_panel=_SEARCH,
+    epilog=examples(
+        "autopeft worker --db postgresql://user@host/autopeft",
+        "autopeft worker --study STUDY --device cuda:1 --gpu-share 0.5",
+        "srun autopeft worker --idle-timeout 10m",
+    ),
+)(_worker.worker)
 app.command(
     "status",
     rich_help_panel=_STUDIES,

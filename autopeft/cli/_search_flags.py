@@ -14,6 +14,7 @@ _SPACE = "What is searched"
 _DATA = "Data"
 _TRAINING = "Training"
 _LIMITS = "How much is searched"
+_WHERE = "Where trials run"
 
 #: Flag of every field. None means not given: defaults are the fields' own, so that a configuration file can set them.
 SEARCH_FLAGS: dict[str, Any] = {
@@ -214,6 +215,43 @@ SEARCH_FLAGS: dict[str, Any] = {
         typer.Option("--trust-remote-code", help="Run code that comes with the backbone: trust the source."),
     ],
     "revision": Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub backbone.")],
+    "executor": Annotated[
+        str | None,
+        typer.Option(
+            "--executor",
+            metavar="local|workers|ray",
+            rich_help_panel=_WHERE,
+            help="Where trials run: in this process, in every `autopeft worker` that reaches the database, or on a Ray "
+            "cluster. Default: local.",
+        ),
+    ],
+    "address": Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="auto|ray://HOST:PORT",
+            rich_help_panel=_WHERE,
+            help="Ray cluster for --executor ray. Default: one that is started on this machine.",
+        ),
+    ],
+    "workers": Annotated[
+        int | None,
+        typer.Option(
+            "--workers", rich_help_panel=_WHERE, help="Most Ray workers. Default: as many as the cluster can hold."
+        ),
+    ],
+    "worker_cpus": Annotated[
+        float | None,
+        typer.Option("--worker-cpus", rich_help_panel=_WHERE, help="Cores of each Ray worker. Default: 1.0."),
+    ],
+    "worker_gpus": Annotated[
+        float | None,
+        typer.Option(
+            "--worker-gpus",
+            rich_help_panel=_WHERE,
+            help="GPUs of each Ray worker; 0.5 puts two on one. Default: 1 where the cluster has GPUs, else 0.",
+        ),
+    ],
 }
 
 

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from autopeft.configuration import BackboneShapes, Configuration
 from autopeft.exceptions import StoreError, TrialConflictError
 from autopeft.modules import MODULES
 from autopeft.orchestrate._events import Progress
-from autopeft.orchestrate._points import PointKeeper
+from autopeft.orchestrate._points import PointKeeper, write_outcome
 from autopeft.orchestrate._worker_id import worker_id
 from autopeft.pruners import Decision, NoPruner, Pruner
 from autopeft.store import TrialStore
@@ -82,7 +83,7 @@ class LocalExecutor:
         points = PointKeeper(self._store, study, claimed, self.worker, self._pruner)
         with self._heartbeat(study, claimed):
             outcomes = self._runner.run(
-                [_job(trial) for trial in claimed], on_point=points.on_point, on_resume=points.on_resume
+                [job_of(trial) for trial in claimed], on_point=points.on_point, on_resume=points.on_resume
             )
         for index, (trial, outcome) in enumerate(zip(claimed, outcomes, strict=True)):
             self._write(study, trial, outcome, points.stopped.get(index))
@@ -111,9 +112,7 @@ class LocalExecutor:
     def _note_parameters(self, study: str, trial: Trial) -> None:
         """Note how many parameters each placement trains, for those who show a trial without knowing the modules."""
         if PLACEMENT_NOTE not in trial.notes:
-            shapes = self._runner.backbone.shapes
-            placements = trial.configuration.placements
-            counts = [MODULES[item.module.type].parameter_count(item.module, item.site, shapes) for item in placements]
+            counts = placement_parameters(trial.configuration, self._runner.backbone.shapes)
             self._store.set_note(study, trial.number, PLACEMENT_NOTE, counts)
 
     def _write(self, study: str, trial: Trial, outcome: Outcome, stopped: Decision | None) -> None:
@@ -126,15 +125,7 @@ class LocalExecutor:
             stopped: What the pruner said, if it stopped it.
         """
         try:
-            if outcome.failure is not None:
-                self._store.fail_trial(study, trial.number, self.worker, outcome.failure)
-            elif outcome.is_stopped_early:
-                # Continued and stopped where it had been before: what was measured there is known.
-                known = {item.rung for item in trial.measurements}
-                new = [item for item in outcome.measurements if item.rung not in known]
-                self._store.complete_trial(study, trial.number, self.worker, new, TrialState.PRUNED)
-            else:
-                self._store.complete_trial(study, trial.number, self.worker, outcome.measurements)
+            write_outcome(self._store, study, trial, self.worker, outcome)
         except TrialConflictError:
             self._progress.message(f"trial {trial.number}: another worker took it over; this result is not kept.")
             return
@@ -169,7 +160,8 @@ class LocalExecutor:
             thread.join()
 
 
-def _job(trial: Trial) -> Job:
+def job_of(trial: Trial) -> Job:
+    """What a trial asks the inner loop for."""
     splits = (SEARCH_SPLIT, REPORT_SPLIT) if trial.kind is TrialKind.CONFIRMATION else (SEARCH_SPLIT,)
     draft = trial.draft
     return Job(
@@ -179,6 +171,13 @@ def _job(trial: Trial) -> Job:
         splits=splits,
         measures_rungs=trial.kind is TrialKind.SEARCH,
     )
+
+
+def placement_parameters(configuration: Configuration, shapes: BackboneShapes) -> list[int]:
+    """Trainable parameters of each placement alone, in the configuration's order."""
+    return [
+        MODULES[item.module.type].parameter_count(item.module, item.site, shapes) for item in configuration.placements
+    ]
 
 
 def _batch_key(trial: Trial) -> tuple[object, ...]:

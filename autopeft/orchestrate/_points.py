@@ -1,14 +1,14 @@
-"""What happens at each point of a learning curve: it is stored, and the pruner says whether the trial goes on."""
+"""What is stored of a trial: each point of its curve, where the pruner says whether it goes on, and how it ended."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from autopeft.exceptions import TrialConflictError
 from autopeft.pruners import PRUNING_NOTE, Decision, Pruner
 from autopeft.store import TrialStore
-from autopeft.study import CurvePoint, Trial, TrialKind
+from autopeft.study import CurvePoint, Failure, Measurement, Trial, TrialKind, TrialState
 
 
 class PointKeeper:
@@ -69,3 +69,40 @@ class PointKeeper:
         if decision.stop:
             self.stopped[index] = decision
         return decision.stop
+
+
+class Ending(Protocol):
+    """How a run ended: an `autopeft.training.Outcome`, or what a process without torch knows of one."""
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]: ...
+    @property
+    def failure(self) -> Failure | None: ...
+    @property
+    def is_stopped_early(self) -> bool: ...
+
+
+def write_outcome(store: TrialStore, study: str, trial: Trial, worker: str, outcome: Ending) -> Trial:
+    """Store how a trial ended.
+
+    Args:
+        store: Where the study is.
+        study: Its name.
+        trial: As it was claimed.
+        worker: Who holds it.
+        outcome: What came out.
+
+    Returns:
+        The trial as it is stored now.
+
+    Raises:
+        TrialConflictError: If the worker does not hold the trial any more.
+    """
+    if outcome.failure is not None:
+        return store.fail_trial(study, trial.number, worker, outcome.failure)
+    if outcome.is_stopped_early:
+        # Continued and stopped where it had been before: what was measured there is known.
+        known = {item.rung for item in trial.measurements}
+        new = [item for item in outcome.measurements if item.rung not in known]
+        return store.complete_trial(study, trial.number, worker, new, TrialState.PRUNED)
+    return store.complete_trial(study, trial.number, worker, outcome.measurements)

@@ -217,4 +217,9 @@ _FLAGS = {
     "allow_pickle": "--allow-pickle",
     "trust_remote_code": "--trust-remote-code",
     "revision": "--revision",
+    "executor": "--executor",
+    "address": "--address",
+    "workers": "--workers",
+    "worker_cpus": "--worker-cpus",
+    "worker_gpus": "--worker-gpus",
 }

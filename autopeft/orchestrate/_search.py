@@ -14,10 +14,12 @@ from autopeft.exceptions import StudyMismatchError
 from autopeft.modules import MODULES
 from autopeft.orchestrate._baselines import Baseline, baselines
 from autopeft.orchestrate._events import Plan, Progress
-from autopeft.orchestrate._executor import LocalExecutor
+from autopeft.orchestrate._executor import Executor, LocalExecutor
 from autopeft.orchestrate._fidelity import study_pruner
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
+from autopeft.orchestrate._portable import SETTINGS, VERSIONS, package_versions, settings_to_dict
 from autopeft.orchestrate._prepare import PreparedSearch, resume_command
+from autopeft.orchestrate._remote import Pool, RemoteExecutor
 from autopeft.orchestrate._rewards import probe_rewards
 from autopeft.orchestrate._scores import missing_scores, settle_scores
 from autopeft.orchestrate._warm_start import WarmStart, begin_study, stored_warm_start
@@ -171,14 +173,26 @@ def run_search(
     cache_dir: Path,
     store_url: str,
     command_extra: tuple[str, ...] = (),
+    pool: Pool | None = None,
 ) -> SearchResult:
     """Run a search to its end, resuming whatever is already stored.
+
+    Args:
+        prepared: The resolved search.
+        store: Where the study is.
+        progress: Told about everything.
+        cache_dir: Folder for tokens, hidden states and checkpoints.
+        store_url: Where the study is stored, password masked.
+        command_extra: Further words of the command that resumes.
+        pool: Workers that are kept for the search, where it does not run its trials itself.
 
     Raises:
         StudyMismatchError: If a study of that name has other settings.
         InfeasibleError: If no search trial could be measured.
     """
     study = begin_study(prepared.settings.warm_start, store, prepared.spec, prepared.space)
+    store.set_attribute(study.spec.name, SETTINGS, settings_to_dict(prepared.settings))
+    store.settle_attribute(study.spec.name, VERSIONS, package_versions())
     runner = load_runner(prepared, cache_dir=cache_dir, precision=study.attributes.get("precision"))
     memory_bytes = _settle(store, study, runner)
     planned = planned_baselines(prepared, memory_bytes=memory_bytes)
@@ -192,9 +206,15 @@ def run_search(
     prepared = replace(prepared, space=prepared.space.with_scores(scores))
     # Where scores choose the sites, they decide which configuration is the smallest.
     prepared.space.check_budget()
-    cohort = prepared.settings.cohort or runner.cohort_size(probe_configuration(prepared, planned))
     pruner = study_pruner(prepared.spec, prepared.space.shapes)
-    executor = LocalExecutor(store, runner, progress, cohort=cohort, pruner=pruner)
+    executor: Executor
+    if prepared.settings.executor == "local":
+        cohort = prepared.settings.cohort or runner.cohort_size(probe_configuration(prepared, planned))
+        executor = LocalExecutor(store, runner, progress, cohort=cohort, pruner=pruner)
+    else:
+        executor = RemoteExecutor(store, progress, name=prepared.settings.executor, pool=pool)
+        # The workers have their own; this one's memory is of no more use.
+        del runner
     loop = SearchLoop(prepared, store, executor, progress, baselines=planned, spent_s=spent_s, pruner=pruner)
     return loop.run()
 

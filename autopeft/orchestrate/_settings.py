@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from autopeft.exceptions import UnknownNameError, UsageError
+
+#: Where trials can run.
+EXECUTORS = ("local", "workers", "ray")
+#: Settings that say where trials run, not what they are.
+EXECUTION = ("executor", "address", "workers", "worker_cpus", "worker_gpus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,12 @@ class SearchSettings:
         allow_pickle: Load weights that are not safetensors.
         trust_remote_code: Run code that comes with the backbone.
         revision: Revision of a hub backbone.
+        executor: Where trials run: ``"local"`` in this process, ``"workers"`` in every `autopeft worker` that reaches
+            the database, ``"ray"`` in workers on a Ray cluster. No part of what defines the study, like all below.
+        address: Ray cluster: ``"auto"`` or ``"ray://host:port"``; None starts one on this machine.
+        workers: Most workers on the Ray cluster, >= 1; None as many as its resources allow.
+        worker_cpus: Cores of each of them, > 0.
+        worker_gpus: GPUs of each of them, >= 0; a fraction shares one. None takes one where there are GPUs.
     """
 
     task: str
@@ -90,10 +102,17 @@ class SearchSettings:
     allow_pickle: bool = False
     trust_remote_code: bool = False
     revision: str | None = None
+    executor: str = "local"
+    address: str | None = None
+    workers: int | None = None
+    worker_cpus: float = 1.0
+    worker_gpus: float | None = None
 
     def __post_init__(self) -> None:
         lows = {"trials": 1, "seeds": 1, "confirm_top": 0, "batch_size": 1, "max_tokens": 8, "seed": 0}
-        lows |= {name: 1 for name in ("epochs", "train_examples", "cohort") if getattr(self, name) is not None}
+        lows |= {
+            name: 1 for name in ("epochs", "train_examples", "cohort", "workers") if getattr(self, name) is not None
+        }
         for name, low in lows.items():
             if getattr(self, name) < low:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {low}, but got {getattr(self, name)}.")
@@ -103,6 +122,14 @@ class SearchSettings:
             raise UsageError(f"--time must be positive, but got {self.time_s:g} seconds.")
         if self.precision not in ("auto", "bfloat16", "float32"):
             raise UnknownNameError("precision", self.precision, ("auto", "bfloat16", "float32"))
+        if self.executor not in EXECUTORS:
+            raise UnknownNameError("executor", self.executor, EXECUTORS)
+        if not self.worker_cpus > 0:
+            raise UsageError(f"--worker-cpus must be positive, but got {self.worker_cpus:g}.")
+        if self.worker_gpus is not None and not self.worker_gpus >= 0:
+            raise UsageError(f"--worker-gpus must be at least 0, but got {self.worker_gpus:g}.")
+        if self.executor != "ray" and (self.address is not None or self.workers is not None):
+            raise UsageError(f"--address and --workers go with --executor ray, but the executor is {self.executor}.")
         if self.kind not in (None, "classification", "regression"):
             raise UnknownNameError("kind", str(self.kind), ("classification", "regression"))
 
@@ -152,7 +179,9 @@ _INTEGERS = (
     "batch_size",
     "max_tokens",
     "cohort",
+    "workers",
 )
+_FLOATS = ("worker_cpus", "worker_gpus")
 _FLAGS = ("baselines", "allow_pickle", "trust_remote_code")
 
 
@@ -167,6 +196,10 @@ def _convert(key: str, value: Any) -> Any:
             if isinstance(value, bool) or int(value) != float(value):
                 raise ValueError
             return int(value)
+        if key in _FLOATS:
+            if isinstance(value, bool) or not math.isfinite(float(value)):
+                raise ValueError
+            return float(value)
         if key in _FLAGS:
             if not isinstance(value, bool):
                 raise ValueError

@@ -51,6 +51,9 @@ def test_search_and_plan_take_the_flags_that_a_resume_command_uses(command: str)
         "baselines": False,
         "allow_pickle": True,
         "trust_remote_code": True,
+        "executor": "ray",
+        "worker_cpus": 2.0,
+        "worker_gpus": 0.5,
     }
     numbers = (
         "trials",
@@ -62,6 +65,7 @@ def test_search_and_plan_take_the_flags_that_a_resume_command_uses(command: str)
         "batch_size",
         "max_tokens",
         "cohort",
+        "workers",
     )
     texts = [name for name in DEFAULTS if name not in changed and name not in (*numbers, "data_dir")]
     settings = SearchSettings(

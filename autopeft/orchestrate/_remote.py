@@ -1,0 +1,208 @@
+"""Trials that other processes run: the search only asks for them, waits, and says what is going on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+from autopeft.exceptions import MachineError
+from autopeft.orchestrate._events import Progress
+from autopeft.orchestrate._recover import recover
+from autopeft.pruners import PRUNING_NOTE
+from autopeft.store import TrialStore, WorkerRecord
+from autopeft.study import Study, Trial, TrialKind, TrialState, best_within_budget
+
+_POLL_S = (0.05, 0.5)
+_RECOVER_EVERY_S = 2.0
+_LOOK_AT_WORKERS_EVERY_S = 2.0
+#: The search looks at its clock at least so often.
+_LONGEST_WAIT_S = 5.0
+#: Workers take seconds to load; before that there is nothing to explain.
+_EXPLAIN_AFTER_S = 15.0
+#: Trials that wait beyond those for which there are workers, as a share of these: a worker never waits for the sampler.
+_LOOKAHEAD = 0.25
+
+
+class Pool(Protocol):
+    """Workers that somebody starts and replaces for the search, such as those on a Ray cluster."""
+
+    @property
+    def name(self) -> str:
+        """Under which its workers say that they belong to it."""
+
+    def tend(self) -> str | None:
+        """Replace workers that are gone and use what was added; called again and again, and cheap.
+
+        Returns:
+            Why there are fewer workers than wanted, in words; None if there are enough.
+
+        Raises:
+            MachineError: If there can be none.
+        """
+
+    def close(self) -> None:
+        """Let go of it; workers that others use stay."""
+
+
+class RemoteExecutor:
+    """Has the trials of a study run by workers; the database is all that it shares with them.
+
+    Args:
+        store: Where trials are enqueued and results appear.
+        progress: Told about every trial.
+        name: ``"workers"`` or ``"ray"``.
+        pool: Workers that are kept for the search; None if somebody else looks after them.
+    """
+
+    def __init__(
+        self, store: TrialStore, progress: Progress, *, name: str = "workers", pool: Pool | None = None
+    ) -> None:
+        self._store = store
+        self._progress = progress
+        self._pool = pool
+        self.name = name
+        self._seen: dict[int, TrialState] | None = None
+        self._n_running = 0
+        self._capacity = 1
+        self._next_look = 0.0
+        self._next_recovery = 0.0
+        self._idle_since: float | None = None
+        self._said: str | None = None
+        self._shortage: str | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many trials should wait: for each worker one that runs or waits, and a few ahead."""
+        ahead = max(1, math.ceil(_LOOKAHEAD * self._capacity))
+        return max(self._capacity + ahead - self._n_running, ahead)
+
+    def advance(self, study: str, kinds: Collection[TrialKind]) -> bool:
+        """Wait until a trial ends or the number of workers changes, for a few seconds at most.
+
+        Returns:
+            False if no trial of these kinds is waiting or running.
+
+        Raises:
+            MachineError: If no worker can ever be had.
+        """
+        deadline = time.monotonic() + _LONGEST_WAIT_S
+        pause_s = _POLL_S[0]
+        while True:
+            self._look_after(study)
+            loaded = self._store.load_study(study)
+            has_news = self._tell(loaded)
+            mine = [item for item in loaded.of_kind(*kinds) if not item.state.is_finished]
+            self._n_running = sum(item.state is TrialState.RUNNING for item in mine)
+            if not mine:
+                return False
+            self._explain(study, is_anything_running=self._n_running > 0)
+            if has_news or time.monotonic() > deadline:
+                return True
+            time.sleep(pause_s)
+            pause_s = min(1.3 * pause_s, _POLL_S[1])
+
+    def give_back(self, study: str) -> None:
+        """Nothing: workers finish what they hold, whoever drives the study then."""
+
+    def close(self) -> None:
+        """Let go of the workers."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _look_after(self, study: str) -> None:
+        now = time.monotonic()
+        if now >= self._next_recovery:
+            recover(self._store, study)
+            self._next_recovery = now + _RECOVER_EVERY_S
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_AT_WORKERS_EVERY_S
+        self._shortage = None if self._pool is None else self._pool.tend()
+        serving = [item for item in self._live() if study not in item.facts.refusals]
+        self._capacity = max(1, sum(_batch(item.facts.resources) for item in serving))
+
+    def _live(self) -> list[WorkerRecord]:
+        found = [item for item in self._store.workers() if not item.is_expired]
+        if self._pool is not None:
+            found = [item for item in found if item.facts.resources.get("pool") == self._pool.name]
+        return found
+
+    def _tell(self, study: Study) -> bool:
+        """Tell of what has changed since the last look.
+
+        Returns:
+            Whether a trial has ended.
+        """
+        if self._seen is None:
+            self._seen = {item.number: item.state for item in study.trials if item.state is not TrialState.RUNNING}
+        has_ended = False
+        for trial in study.trials:
+            before = self._seen.get(trial.number)
+            if trial.state is before:
+                continue
+            self._seen[trial.number] = trial.state
+            if trial.state is TrialState.WAITING:
+                if before is TrialState.RUNNING:
+                    self._progress.message(f"trial {trial.number} was given back; another worker begins it again.")
+                continue
+            if before is not TrialState.RUNNING:
+                self._progress.trial_started(trial)
+            has_ended |= trial.state.is_finished
+            self._tell_end(study, trial)
+        return has_ended
+
+    def _tell_end(self, study: Study, trial: Trial) -> None:
+        if trial.state is TrialState.COMPLETE:
+            self._progress.trial_finished(trial, best_within_budget(study))
+        elif trial.state is TrialState.PRUNED:
+            self._progress.trial_pruned(trial, _why_pruned(trial))
+        elif trial.state is TrialState.FAILED:
+            self._progress.trial_failed(trial)
+
+    def _explain(self, study: str, *, is_anything_running: bool) -> None:
+        """Say why nothing happens, once, and again when the reason is another one."""
+        now = time.monotonic()
+        if is_anything_running:
+            self._idle_since, self._said = None, None
+            return
+        if self._idle_since is None:
+            self._idle_since = now
+        if now - self._idle_since < _EXPLAIN_AFTER_S:
+            return
+        reason = self._reason(study)
+        if reason != self._said:
+            self._said = reason
+            self._progress.message(reason)
+
+    def _reason(self, study: str) -> str:
+        live = self._live()
+        refusals = {item.facts.id: item.facts.refusals[study] for item in live if study in item.facts.refusals}
+        if self._pool is not None and refusals and len(refusals) == len(live):
+            raise MachineError(f"no worker can serve study {study}: {_listing(refusals)}")
+        if self._shortage is not None and not live:
+            return f"Waiting for workers: {self._shortage}"
+        if not live:
+            hint = "" if self._pool is not None else " Start some with `autopeft worker` on machines that reach it."
+            return f"Waiting for workers: none is known to {self._store.url}.{hint}"
+        if refusals and len(refusals) == len(live):
+            return f"Waiting for workers: all {len(live)} refuse study {study}: {_listing(refusals)}"
+        return f"Waiting for workers: {len(live)} are there, busy with other studies or still loading."
+
+
+def _batch(resources: Mapping[str, Any]) -> int:
+    return max(1, int(resources.get("cohort") or 1))
+
+
+def _listing(refusals: Mapping[str, str]) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for worker, reason in refusals.items():
+        by_reason.setdefault(reason, []).append(worker)
+    return "; ".join(f"{reason} ({len(names)} x, first {names[0]})" for reason, names in by_reason.items()) + "."
+
+
+def _why_pruned(trial: Trial) -> str:
+    note: Any = trial.notes.get(PRUNING_NOTE)
+    decisions = note.get("decisions") if isinstance(note, Mapping) else None
+    return str(decisions[-1].get("why", "")) if decisions else ""

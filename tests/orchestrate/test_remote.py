@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from autopeft.exceptions import MachineError
+from autopeft.orchestrate import SilentProgress, _remote
+from autopeft.orchestrate._remote import RemoteExecutor
+from autopeft.store import MemoryStore, WorkerFacts
+from autopeft.study import Failure, Trial, TrialKind
+from tests.orchestrate.test_executor import KINDS, make_store
+from tests.study.builders import make_measurement
+
+
+class Record(SilentProgress):
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int]] = []
+        self.lines: list[str] = []
+
+    def trial_started(self, trial: Trial) -> None:
+        self.events.append(("started", trial.number))
+
+    def trial_finished(self, trial: Trial, best: Trial | None) -> None:
+        self.events.append(("finished", trial.number))
+
+    def trial_failed(self, trial: Trial) -> None:
+        self.events.append(("failed", trial.number))
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+class FakePool:
+    name = "mine"
+
+    def __init__(self, shortage: str | None = None) -> None:
+        self.shortage = shortage
+        self.closed = False
+
+    def tend(self) -> str | None:
+        return self.shortage
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_remote, "_LONGEST_WAIT_S", 0.3)
+    monkeypatch.setattr(_remote, "_EXPLAIN_AFTER_S", 0.1)
+    monkeypatch.setattr(_remote, "_LOOK_AT_WORKERS_EVERY_S", 0.0)
+    monkeypatch.setattr(_remote, "_RECOVER_EVERY_S", 0.0)
+
+
+def announce(store: MemoryStore, n: int = 1, **resources: Any) -> None:
+    for i in range(n):
+        store.announce_worker(WorkerFacts(id=f"host:k:{i + 1}:0", host="host", pid=i + 1, resources=resources), 60)
+
+
+def test_it_waits_for_an_end_and_tells_of_it() -> None:
+    store, progress = make_store(1, 2), Record()
+    executor = RemoteExecutor(store, progress)
+    announce(store)
+    trial = store.claim_trial("study", "host:k:1:0", lease_s=60)
+    assert trial is not None
+    thread = threading.Timer(0.1, lambda: store.complete_trial("study", 0, "host:k:1:0", [make_measurement(0.5)]))
+    thread.start()
+    assert executor.advance("study", KINDS)
+    thread.join()
+    assert progress.events == [("started", 0), ("finished", 0)]
+    claimed = store.claim_trial("study", "host:k:1:0", lease_s=60)
+    assert claimed is not None
+    store.fail_trial("study", 1, "host:k:1:0", Failure(reason="crashed", message="signal 11"))
+    assert not executor.advance("study", KINDS), "nothing waits or runs any more"
+    assert progress.events[2:] == [("started", 1), ("failed", 1)]
+
+
+def test_only_the_kinds_that_are_asked_for_count() -> None:
+    store = make_store(1)
+    assert not RemoteExecutor(store, SilentProgress()).advance("study", (TrialKind.CONFIRMATION,))
+
+
+def test_trials_wait_for_every_worker_and_a_few_ahead() -> None:
+    store = make_store(*range(1, 9))
+    executor = RemoteExecutor(store, SilentProgress())
+    assert executor.slots == 2, "one that may come, and one ahead"
+    announce(store, 8)
+    executor.advance("study", KINDS)
+    assert executor.slots == 8 + 2
+    for i in range(8):
+        store.claim_trial("study", f"host:k:{i + 1}:0", lease_s=60)
+    executor.advance("study", KINDS)
+    assert executor.slots == 2, "all workers are busy"
+
+
+def test_a_worker_that_trains_cohorts_counts_for_as_many() -> None:
+    store = make_store(1)
+    announce(store, 1, cohort=16)
+    executor = RemoteExecutor(store, SilentProgress())
+    executor.advance("study", KINDS)
+    assert executor.slots == 16 + 4
+
+
+def test_a_trial_of_a_dead_worker_is_put_back_and_told() -> None:
+    store, progress = make_store(1), Record()
+    executor = RemoteExecutor(store, progress)
+    from autopeft.orchestrate._worker_id import worker_id
+
+    store.claim_trial("study", worker_id(), lease_s=600)
+    executor.advance("study", KINDS)
+    store.release_trial("study", 0, worker_id())
+    host, kernel, _, start = worker_id().rsplit(":", 3)
+    store.claim_trial("study", f"{host}:{kernel}:4194304:{start}", lease_s=600)
+    executor.advance("study", KINDS)
+    assert store.load_trial("study", 0).state.value == "WAITING"
+    assert any("was given back" in line for line in progress.lines)
+
+
+def test_it_says_once_why_nothing_happens() -> None:
+    store, progress = make_store(1), Record()
+    executor = RemoteExecutor(store, progress)
+    for _ in range(3):
+        executor.advance("study", KINDS)
+    assert len(progress.lines) == 1
+    assert "none is known" in progress.lines[0]
+    assert "autopeft worker" in progress.lines[0]
+    refusals = {"study": "lacks backbone minilm"}
+    store.announce_worker(WorkerFacts(id="host:k:1:0", host="host", pid=1, refusals=refusals), 60)
+    executor.advance("study", KINDS)
+    assert "all 1 refuse study study: lacks backbone minilm" in progress.lines[1]
+
+
+def test_a_pool_whose_workers_all_refuse_ends_the_search() -> None:
+    store = make_store(1)
+    executor = RemoteExecutor(store, SilentProgress(), name="ray", pool=FakePool())
+    facts = {"resources": {"pool": "mine"}, "refusals": {"study": "torch 2.9 here"}}
+    store.announce_worker(WorkerFacts(id="host:k:1:0", host="host", pid=1, **facts), 60)  # type: ignore[arg-type]
+    store.announce_worker(WorkerFacts(id="host:k:2:0", host="host", pid=2), 60)
+    with pytest.raises(MachineError, match=r"no worker can serve study study: torch 2.9 here"):
+        executor.advance("study", KINDS)
+
+
+def test_a_pool_without_room_is_explained_and_closed() -> None:
+    store, progress, pool = make_store(1), Record(), FakePool("no node has 1 GPU free.")
+    executor = RemoteExecutor(store, progress, name="ray", pool=pool)
+    executor.advance("study", KINDS)
+    assert progress.lines == ["Waiting for workers: no node has 1 GPU free."]
+    executor.close()
+    assert pool.closed

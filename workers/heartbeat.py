@@ -1,0 +1,112 @@
+"""Keeps a worker and what it holds alive in the store, from a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from autopeft.exceptions import NotFoundError, StoreError, TrialConflictError
+from autopeft.store import TrialStore, WorkerFacts, WorkerState
+
+_logger = logging.getLogger("autopeft.worker")
+
+
+class Heartbeat:
+    """Says every quarter of a lease that a worker is alive, and that it works on its trials.
+
+    Args:
+        store: Where the worker is announced and the trials are held.
+        facts: What the worker says of itself.
+        lease_s: Length of the leases.
+    """
+
+    def __init__(self, store: TrialStore, facts: WorkerFacts, lease_s: float) -> None:
+        self._store = store
+        self._facts = facts
+        self._lease_s = lease_s
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._wake = threading.Event()
+        self._lost: set[int] = set()
+        self._is_troubled = False
+        self._thread = threading.Thread(target=self._run, name="autopeft-heartbeat", daemon=True)
+
+    @property
+    def facts(self) -> WorkerFacts:
+        with self._lock:
+            return self._facts
+
+    @property
+    def lost(self) -> frozenset[int]:
+        """Numbers of the held trials that another worker has by now, or nobody."""
+        with self._lock:
+            return frozenset(self._lost)
+
+    def start(self) -> None:
+        """Announce the worker and begin.
+
+        Raises:
+            StoreError: If the store cannot be used.
+        """
+        self._store.announce_worker(self._facts, self._lease_s)
+        self._thread.start()
+
+    def say(self, **changes: Any) -> None:
+        """Change what the worker says of itself; told at once, by the thread."""
+        with self._lock:
+            self._facts = replace(self._facts, **changes)
+        self._wake.set()
+
+    def hold(self, study: str, numbers: Collection[int]) -> None:
+        """From now on the leases of these trials are kept alive."""
+        with self._lock:
+            self._lost = set()
+        self.say(state=WorkerState.WORKING, study=study, trials=tuple(numbers))
+
+    def drop(self) -> None:
+        """No trial is held any more."""
+        self.say(state=WorkerState.IDLE, study=None, trials=())
+
+    def stop(self) -> None:
+        """End the thread and forget the worker."""
+        self._done.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        try:
+            self._store.retire_worker(self._facts.id)
+        except StoreError as error:
+            _logger.warning("worker %s is not signed off: %s", self._facts.id, error)
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            self._beat()
+            self._wake.wait(self._lease_s / 4)
+            self._wake.clear()
+
+    def _beat(self) -> None:
+        facts = self.facts
+        try:
+            for number in facts.trials:
+                self._renew(facts.study or "", number)
+            self._store.announce_worker(facts, self._lease_s)
+        except StoreError as error:
+            if not self._is_troubled:
+                _logger.warning("the store cannot be reached, what is trained goes on: %s", error)
+            self._is_troubled = True
+            return
+        if self._is_troubled:
+            _logger.warning("the store is there again.")
+        self._is_troubled = False
+
+    def _renew(self, study: str, number: int) -> None:
+        try:
+            self._store.heartbeat(study, number, self._facts.id, self._lease_s)
+        except (TrialConflictError, NotFoundError):
+            with self._lock:
+                # A trial that was finished or given back meanwhile is not lost, but nobody looks then.
+                if number in self._facts.trials:
+                    self._lost.add(number)
