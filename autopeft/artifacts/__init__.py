@@ -2,7 +2,7 @@
 
 from autopeft.artifacts._address import ArtifactAddress, parse_address
 from autopeft.artifacts._bundle import Bundle, fetch_bundle, put_bundle
-from autopeft.artifacts._names import check_name
+from autopeft.artifacts._names import check_name, safe_part
 from autopeft.artifacts._store import Artifact, ArtifactStore, open_artifacts
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "open_artifacts",
     "parse_address",
     "put_bundle",
+    "safe_part",
 ]
