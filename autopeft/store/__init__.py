@@ -1,7 +1,7 @@
 """What is remembered: the trial store's contract, in memory and in a database. No torch."""
 
 from autopeft.store._archive import ARCHIVE_VERSION, archive_study, read_archive, restore_study
-from autopeft.store._base import LOST_WORKER, Clock, StudySummary, TrialStore, utc_now
+from autopeft.store._base import LOST_WORKER, Clock, StudyChanges, StudyMark, StudySummary, TrialStore, utc_now
 from autopeft.store._cluster import (
     LOCAL_EXECUTOR,
     PATIENCE_S,
@@ -12,10 +12,13 @@ from autopeft.store._cluster import (
     WorkerState,
 )
 from autopeft.store._engine import mask_url
+from autopeft.store._follower import StudyFollower
 from autopeft.store._memory import MemoryStore
 from autopeft.store._reader import TRIAL_COLUMNS, LeaseFacts, StudyOverview, StudyReader
 from autopeft.store._schema import upgrade
 from autopeft.store._sql import SqlStore, open_store
+from autopeft.store._submission import OwnerHistory, QueueEntry, Submission, SubmissionState, turn_order
+from autopeft.store._submissions import Submissions
 
 __all__ = [
     "ARCHIVE_VERSION",
@@ -28,10 +31,18 @@ __all__ = [
     "DriverLease",
     "LeaseFacts",
     "MemoryStore",
+    "OwnerHistory",
+    "QueueEntry",
     "SqlStore",
+    "StudyChanges",
+    "StudyFollower",
+    "StudyMark",
     "StudyOverview",
     "StudyReader",
     "StudySummary",
+    "Submission",
+    "SubmissionState",
+    "Submissions",
     "TrialStore",
     "WorkerFacts",
     "WorkerRecord",
@@ -41,6 +52,7 @@ __all__ = [
     "open_store",
     "read_archive",
     "restore_study",
+    "turn_order",
     "upgrade",
     "utc_now",
 ]

@@ -67,6 +67,38 @@ class StudySummary:
         return sum(self.n_trials.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyMark:
+    """What somebody has seen of a study. Only the store that made it can read it.
+
+    Args:
+        n_trials: How many trials there were.
+        last_claim: The last claim or change that was there.
+        unfinished: What the unfinished trials were like, by number.
+    """
+
+    n_trials: int
+    last_claim: int
+    unfinished: Mapping[int, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyChanges:
+    """What has changed in a study since a mark, as it was at one moment.
+
+    Args:
+        mark: For the next time.
+        trials: Those that are new or have changed, by number; all of them if there was no mark.
+        spec: Of the study; None if there was a mark, for it never changes.
+        attributes: Of the study; None if there was a mark.
+    """
+
+    mark: StudyMark
+    trials: tuple[Trial, ...]
+    spec: StudySpec | None = None
+    attributes: Mapping[str, Any] | None = None
+
+
 @runtime_checkable
 class TrialStore(ClusterStore, Protocol):
     """Keeps studies and their trials, and is the only owner of their state. The module states the guarantees."""
@@ -98,6 +130,22 @@ class TrialStore(ClusterStore, Protocol):
 
     def load_study(self, name: str) -> Study:
         """Load a study and all its trials, by number, as they were at one moment.
+
+        Raises:
+            NotFoundError: If there is no study of that name.
+        """
+        ...
+
+    def load_changes(self, study_name: str, mark: StudyMark | None, *, running: bool = False) -> StudyChanges:
+        """Load what has changed in a study since a mark; `StudyFollower` makes a study of it again.
+
+        A trial has changed if its state has, or if it was claimed or continued since; new notes alone are no change.
+
+        Args:
+            study_name: Study.
+            mark: Of an earlier call to the same store; None for everything.
+            running: Whether RUNNING trials are read also if their state has not changed, with the points of their
+                learning curves.
 
         Raises:
             NotFoundError: If there is no study of that name.

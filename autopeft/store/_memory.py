@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from autopeft.store._base import Clock, StudySummary, utc_now
+from autopeft.store._base import Clock, StudyChanges, StudyMark, StudySummary, utc_now
 from autopeft.store._claims import Turn, by_turn
-from autopeft.store._cluster import LOCAL_EXECUTOR, DriverLease, WorkerFacts, WorkerRecord
+from autopeft.store._cluster import LOCAL_EXECUTOR
 from autopeft.store._codec import (
     check_completion,
     check_point,
@@ -56,10 +55,13 @@ class _StudyRecord:
     trials: list[Trial] = field(default_factory=list)
     attributes: dict[str, str] = field(default_factory=dict)
     leases: dict[int, _Lease] = field(default_factory=dict)
+    #: How many changes there were to any trial, and which one was each trial's last.
+    n_changes: int = 0
+    changes: list[int] = field(default_factory=list)
     last_heartbeat_at: datetime | None = None
 
 
-class MemoryStore:
+class MemoryStore(MemoryCluster):
     """Keeps everything in memory; the contract is `TrialStore`'s, apart from surviving the process.
 
     Args:
@@ -67,10 +69,8 @@ class MemoryStore:
     """
 
     def __init__(self, *, clock: Clock = utc_now) -> None:
-        self._clock = clock
-        self._lock = threading.RLock()
+        super().__init__(clock)
         self._studies: dict[str, _StudyRecord] = {}
-        self._cluster = MemoryCluster(clock, self._lock, self._record)
 
     @property
     def url(self) -> str:
@@ -105,6 +105,17 @@ class MemoryStore:
                 attributes={key: json.loads(text) for key, text in record.attributes.items()},
             )
 
+    def load_changes(self, study_name: str, mark: StudyMark | None, *, running: bool = False) -> StudyChanges:
+        with self._lock:
+            record = self._record(study_name)
+            new = StudyMark(n_trials=len(record.trials), last_claim=record.n_changes, unfinished={})
+            if mark is None:
+                study = self.load_study(study_name)
+                return StudyChanges(mark=new, trials=study.trials, spec=study.spec, attributes=study.attributes)
+            # Every change counts here, points of learning curves included: there is no need to ask for running trials.
+            changed = [number for number, change in enumerate(record.changes) if change > mark.last_claim]
+            return StudyChanges(mark=new, trials=tuple(copy_trial(record.trials[number]) for number in changed))
+
     def load_trial(self, study_name: str, number: int) -> Trial:
         with self._lock:
             return copy_trial(self._trial(study_name, number))
@@ -132,7 +143,8 @@ class MemoryStore:
     def add_trial(self, study_name: str, draft: TrialDraft, *, number: int | None = None) -> Trial:
         draft = normalized_draft(draft)
         with self._lock:
-            trials = self._record(study_name).trials
+            record = self._record(study_name)
+            trials = record.trials
             if number is not None and number != len(trials):
                 raise number_taken(study_name, number, len(trials))
             if draft.parent is not None:
@@ -142,7 +154,8 @@ class MemoryStore:
                     raise identity_taken(study_name, other.number)
             trial = Trial(number=len(trials), draft=draft, state=TrialState.WAITING, created_at=self._clock())
             trials.append(trial)
-            return copy_trial(trial)
+            record.changes.append(0)
+            return self._put(study_name, trial)
 
     def claim_trial(
         self,
@@ -208,7 +221,7 @@ class MemoryStore:
             turns = []
             for name in self._studies if studies is None else studies:
                 record = self._record(name)
-                driver = self._cluster.driver(name)
+                driver = self.driver(name)
                 is_asking = studies is not None or (driver is not None and driver.executor != LOCAL_EXECUTOR)
                 if is_asking and name not in refuse:
                     turns.append(
@@ -216,50 +229,15 @@ class MemoryStore:
                             name=name,
                             n_running=len(record.leases),
                             weight=1.0 if driver is None else driver.weight,
-                            idle_since=self._cluster.served_at(name) or record.created_at,
+                            idle_since=self._served_at(name) or record.created_at,
                         )
                     )
             for turn in by_turn(turns, prefer=prefer or (), now=self._clock()):
                 found = self._claim(turn.name, worker, lease_s, kinds, None, limit=limit)
                 if found:
-                    self._cluster.note_service(turn.name)
+                    self._note_service(turn.name)
                     return [(turn.name, trial) for trial in found]
             return []
-
-    def acquire_driver(
-        self,
-        study_name: str,
-        holder: str,
-        *,
-        executor: str,
-        lease_s: float,
-        weight: float = 1.0,
-        dead_holders: Collection[str] = (),
-    ) -> DriverLease:
-        return self._cluster.acquire_driver(
-            study_name, holder, executor=executor, lease_s=lease_s, weight=weight, dead_holders=dead_holders
-        )
-
-    def keep_driver(self, study_name: str, holder: str, lease_s: float) -> None:
-        self._cluster.keep_driver(study_name, holder, lease_s)
-
-    def release_driver(self, study_name: str, holder: str) -> bool:
-        return self._cluster.release_driver(study_name, holder)
-
-    def driver(self, study_name: str) -> DriverLease | None:
-        return self._cluster.driver(study_name)
-
-    def drivers(self) -> list[DriverLease]:
-        return self._cluster.drivers(self._studies)
-
-    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> None:
-        self._cluster.announce_worker(worker, lease_s)
-
-    def retire_worker(self, worker_id: str) -> bool:
-        return self._cluster.retire_worker(worker_id)
-
-    def workers(self) -> list[WorkerRecord]:
-        return self._cluster.workers()
 
     def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
         check_claim(worker, lease_s)
@@ -351,6 +329,12 @@ class MemoryStore:
             leases = self._record(study_name).leases
             return {number: leases[number].worker for number in sorted(leases)}
 
+    def _check_study(self, name: str) -> None:
+        self._record(name)
+
+    def _study_names(self) -> list[str]:
+        return list(self._studies)
+
     def _record(self, name: str) -> _StudyRecord:
         if name not in self._studies:
             raise study_not_found(name, self._studies, self.url)
@@ -370,7 +354,10 @@ class MemoryStore:
         return trial
 
     def _put(self, study_name: str, trial: Trial) -> Trial:
-        self._studies[study_name].trials[trial.number] = trial
+        record = self._studies[study_name]
+        record.trials[trial.number] = trial
+        record.n_changes += 1
+        record.changes[trial.number] = record.n_changes
         return copy_trial(trial)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,32 +26,44 @@ class MemoryCluster:
 
     Args:
         clock: Gives the current time.
-        lock: Held while anything is read or written.
-        check_study: Raises if there is no study of that name.
     """
 
-    def __init__(self, clock: Clock, lock: threading.RLock, check_study: Callable[[str], object]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = lock
-        self._check_study = check_study
+        self._lock = threading.RLock()
         self._drivers: dict[str, _Driver] = {}
         self._workers: dict[str, WorkerRecord] = {}
 
+    def _check_study(self, name: str) -> None:
+        """Raise if there is no study of that name."""
+        raise NotImplementedError
+
+    def _study_names(self) -> list[str]:
+        """Names of all studies, oldest first."""
+        raise NotImplementedError
+
     def acquire_driver(
-        self, study: str, holder: str, *, executor: str, lease_s: float, weight: float, dead_holders: Collection[str]
+        self,
+        study_name: str,
+        holder: str,
+        *,
+        executor: str,
+        lease_s: float,
+        weight: float = 1.0,
+        dead_holders: Collection[str] = (),
     ) -> DriverLease:
         messages.check_driver(holder, lease_s, executor, weight)
         with self._lock:
-            self._check_study(study)
+            self._check_study(study_name)
             now = self._clock()
-            known = self._drivers.get(study)
+            known = self._drivers.get(study_name)
             is_own = known is not None and known.lease.holder == holder
             if known is not None and not is_own:
                 other = replace(known.lease, read_at=now)
                 if not other.is_expired and other.holder not in dead_holders:
                     return other
             lease = DriverLease(
-                study=study,
+                study=study_name,
                 holder=holder,
                 executor=executor,
                 weight=float(weight),
@@ -60,45 +72,46 @@ class MemoryCluster:
                 expires_at=now + timedelta(seconds=lease_s),
                 read_at=now,
             )
-            self._drivers[study] = _Driver(lease, None if known is None else known.served_at)
+            self._drivers[study_name] = _Driver(lease, None if known is None else known.served_at)
             return lease
 
-    def keep_driver(self, study: str, holder: str, lease_s: float) -> None:
+    def keep_driver(self, study_name: str, holder: str, lease_s: float) -> None:
         messages.check_claim(holder, lease_s)
         with self._lock:
-            self._check_study(study)
-            known = self._drivers.get(study)
+            self._check_study(study_name)
+            known = self._drivers.get(study_name)
             if known is None or known.lease.holder != holder:
-                raise messages.not_driver(study, holder, None if known is None else known.lease.holder)
+                raise messages.not_driver(study_name, holder, None if known is None else known.lease.holder)
             now = self._clock()
             known.lease = replace(known.lease, heartbeat_at=now, expires_at=now + timedelta(seconds=lease_s))
 
-    def release_driver(self, study: str, holder: str) -> bool:
+    def release_driver(self, study_name: str, holder: str) -> bool:
         with self._lock:
-            self._check_study(study)
-            known = self._drivers.get(study)
+            self._check_study(study_name)
+            known = self._drivers.get(study_name)
             if known is None or known.lease.holder != holder:
                 return False
-            del self._drivers[study]
+            del self._drivers[study_name]
             return True
 
-    def driver(self, study: str) -> DriverLease | None:
+    def driver(self, study_name: str) -> DriverLease | None:
         with self._lock:
-            self._check_study(study)
-            known = self._drivers.get(study)
+            self._check_study(study_name)
+            known = self._drivers.get(study_name)
             return None if known is None else replace(known.lease, read_at=self._clock())
 
-    def drivers(self, studies: Collection[str]) -> list[DriverLease]:
+    def drivers(self) -> list[DriverLease]:
         with self._lock:
-            found = [self.driver(name) for name in studies]
+            # In the order of their studies, not of their leases.
+            found = [self.driver(name) for name in self._study_names()]
             return [item for item in found if item is not None]
 
-    def served_at(self, study: str) -> datetime | None:
+    def _served_at(self, study: str) -> datetime | None:
         """When the study last got a worker, or when its driver came; None if neither is known."""
         known = self._drivers.get(study)
         return None if known is None else known.served_at or known.lease.acquired_at
 
-    def note_service(self, study: str) -> None:
+    def _note_service(self, study: str) -> None:
         """The study has got a worker."""
         if study in self._drivers:
             self._drivers[study].served_at = self._clock()

@@ -24,7 +24,7 @@ from autopeft.store._columns import json_keys, json_number, json_part, seconds_b
 from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
 from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
 from autopeft.store._read_only import read_only_sqlite
-from autopeft.store._rows import read_attributes, read_trials
+from autopeft.store._rows import in_chunks, read_attributes, read_trials
 from autopeft.store._schema import prepare_schema
 from autopeft.study import SEARCH_SPLIT, Study, StudySpec, Trial, TrialState
 
@@ -50,9 +50,6 @@ TRIAL_COLUMNS = (
     "failure_reason",
     "duration_s",
 )
-
-#: Numbers in one IN list; SQLite's oldest limit on variables is 999.
-_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +253,7 @@ class StudyReader:
         found: list[tuple[int, int, float, float | None]] = []
         with self._reading() as connection:
             study_id = self._id(connection, study_name)
-            for chunk in _chunks(numbers):
+            for chunk in in_chunks(numbers):
                 latest = (
                     select(func.max(LeaseRow.id).label("id"), TrialRow.number)
                     .join(TrialRow, TrialRow.id == LeaseRow.trial_id)
@@ -292,7 +289,7 @@ class StudyReader:
         """
         with self._reading() as connection:
             study_id = self._id(connection, study_name)
-            found = read_trials(connection, study_id, number)
+            found = read_trials(connection, study_id, numbers=[number])
             if not found:
                 n_trials = connection.execute(select(func.count()).where(TrialRow.study_id == study_id)).scalar_one()
                 raise messages.trial_not_found(study_name, number, n_trials)
@@ -318,7 +315,7 @@ class StudyReader:
         found: list[tuple[int, Any]] = []
         with self._reading() as connection:
             study_id = self._id(connection, study_name)
-            for chunk in _chunks(numbers):
+            for chunk in in_chunks(numbers):
                 statement = select(TrialRow.number, column).where(
                     TrialRow.study_id == study_id, TrialRow.number.in_(chunk)
                 )
@@ -390,9 +387,3 @@ def _overview(row: Any, groups: list[tuple[Any, ...]], heartbeat: datetime | Non
         time_spent_s=float(sum(group[2] or 0.0 for group in groups)),
         token=digest,
     )
-
-
-def _chunks(numbers: Collection[int]) -> Iterator[list[int]]:
-    ordered = sorted(set(numbers))
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,9 @@ from autopeft.store._codec import (
 from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
 from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Rung, Trial, TrialDraft, TrialKind, TrialState
 
+#: Numbers in one IN list; SQLite's oldest limit on variables is 999.
+_CHUNK = 500
+
 _Statement = Select[*tuple[Any, ...]]
 #: What `make_trial` needs of a trial's own row.
 TRIAL_ROW_COLUMNS = [item for item in TrialRow.__table__.columns if item.name != "study_id"]
@@ -34,26 +37,36 @@ def read_attributes(connection: Connection, study_id: int) -> dict[str, Any]:
     return {key: json.loads(text) for key, text in connection.execute(statement.order_by(AttributeRow.key))}
 
 
-def read_trials(connection: Connection, study_id: int, number: int | None = None) -> tuple[Trial, ...]:
-    """A study's trials by number, or the one of a number.
+def read_trials(connection: Connection, study_id: int, numbers: Collection[int] | None = None) -> tuple[Trial, ...]:
+    """A study's trials by number.
 
     Args:
-        connection: Connection inside a transaction, so that the three statements see one moment.
+        connection: Connection inside a transaction, so that the statements see one moment.
         study_id: Study to read.
-        number: The only trial wanted; None for all.
+        numbers: The only trials wanted; None for all.
     """
-    trials = _of_study(select(*TRIAL_ROW_COLUMNS), study_id, number).order_by(TrialRow.number)
+    chunks = [None] if numbers is None else in_chunks(numbers)
+    return tuple(trial for chunk in chunks for trial in _read_chunk(connection, study_id, chunk))
+
+
+def _read_chunk(connection: Connection, study_id: int, numbers: list[int] | None) -> Iterator[Trial]:
+    trials = _of_study(select(*TRIAL_ROW_COLUMNS), study_id, numbers).order_by(TrialRow.number)
     by_trial = _read_measurements(
         connection,
         _of_study(
-            select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id), study_id, number
+            select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id), study_id, numbers
         ),
     )
-    curves = _read_curves(connection, study_id, number)
-    return tuple(
-        make_trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())))
-        for row in connection.execute(trials)
-    )
+    curves = _read_curves(connection, study_id, numbers)
+    for row in connection.execute(trials):
+        yield make_trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())))
+
+
+def in_chunks(numbers: Collection[int]) -> Iterator[list[int]]:
+    """Numbers in ascending order, in lists short enough for an SQL statement."""
+    ordered = sorted(set(numbers))
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
 
 
 def read_measurements(connection: Connection, trial_ids: Collection[int]) -> dict[int, list[Measurement]]:
@@ -96,9 +109,9 @@ def read_summaries(connection: Connection) -> list[StudySummary]:
     ]
 
 
-def _of_study(statement: _Statement, study_id: int, number: int | None) -> _Statement:
+def _of_study(statement: _Statement, study_id: int, numbers: Collection[int] | None) -> _Statement:
     statement = statement.where(TrialRow.study_id == study_id)
-    return statement if number is None else statement.where(TrialRow.number == number)
+    return statement if numbers is None else statement.where(TrialRow.number.in_(numbers))
 
 
 def _read_measurements(connection: Connection, statement: _Statement) -> dict[int, list[Measurement]]:
@@ -108,9 +121,9 @@ def _read_measurements(connection: Connection, statement: _Statement) -> dict[in
     return by_trial
 
 
-def _read_curves(connection: Connection, study_id: int, number: int | None) -> dict[int, list[CurvePoint]]:
+def _read_curves(connection: Connection, study_id: int, numbers: Collection[int] | None) -> dict[int, list[CurvePoint]]:
     latest = (
-        _of_study(select(func.max(LeaseRow.id).label("id"), LeaseRow.trial_id), study_id, number)
+        _of_study(select(func.max(LeaseRow.id).label("id"), LeaseRow.trial_id), study_id, numbers)
         .join(TrialRow, TrialRow.id == LeaseRow.trial_id)
         .group_by(LeaseRow.trial_id)
         .subquery()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from autopeft.exceptions import StudyMismatchError
 from autopeft.store import _messages as messages
-from autopeft.store._base import StudySummary
+from autopeft.store._base import StudyChanges, StudyMark, StudySummary
+from autopeft.store._changes import read_changes
 from autopeft.store._claims import claim_waiting
 from autopeft.store._codec import (
     check_completion,
@@ -90,6 +92,15 @@ class SqlStore(ClusterTables):
                 trials=read_trials(connection, study_id),
                 attributes=read_attributes(connection, study_id),
             )
+
+    def load_changes(self, study_name: str, mark: StudyMark | None, *, running: bool = False) -> StudyChanges:
+        with self._reading() as connection:
+            study_id = self._study_id(connection, study_name)
+            changes = read_changes(connection, study_id, mark, running=running)
+            if mark is None:
+                text = connection.execute(select(StudyRow.spec).where(StudyRow.id == study_id)).scalar_one()
+                changes = replace(changes, spec=decode_spec(text))
+            return changes
 
     def load_trial(self, study_name: str, number: int) -> Trial:
         with self._reading() as connection:
@@ -297,7 +308,7 @@ class SqlStore(ClusterTables):
 
     def _load_trial(self, connection: Connection, study_name: str, number: int) -> Trial:
         study_id = self._study_id(connection, study_name)
-        found = read_trials(connection, study_id, number)
+        found = read_trials(connection, study_id, numbers=[number])
         if not found:
             raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
         return found[0]

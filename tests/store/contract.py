@@ -6,6 +6,7 @@ import pytest
 
 from autopeft.store import TrialStore
 from tests.store.builders import FakeClock, make_spec
+from tests.store.contract_changes import ChangesContract
 from tests.store.contract_cluster import ClusterContract
 from tests.store.contract_leases import LeaseContract
 from tests.store.contract_studies import StudyContract
@@ -13,7 +14,7 @@ from tests.store.contract_trials import TrialContract
 from tests.store.contract_values import ValueContract
 
 
-class StoreContract(StudyContract, TrialContract, LeaseContract, ValueContract, ClusterContract):
+class StoreContract(StudyContract, TrialContract, LeaseContract, ValueContract, ClusterContract, ChangesContract):
     """What every store promises; the store is to be built with the fixture ``clock``."""
 
     @pytest.fixture
