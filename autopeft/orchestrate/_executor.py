@@ -27,6 +27,10 @@ class Executor(Protocol):
     """Runs the WAITING trials of a study."""
 
     @property
+    def name(self) -> str:
+        """``"local"``, ``"workers"`` or ``"ray"``: as whose driver the search is known."""
+
+    @property
     def slots(self) -> int:
         """How many trials it works on at once; the search keeps as many WAITING."""
 
@@ -51,6 +55,8 @@ class LocalExecutor:
         cohort: Configurations trained as one batch.
         pruner: Of the study; None stops nothing.
     """
+
+    name = "local"
 
     def __init__(
         self,

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import pytest
+
+from autopeft.exceptions import StoreError
+from autopeft.store import MemoryStore, WorkerFacts, WorkerState
+from tests.orchestrate.test_executor import make_store
+from workers.heartbeat import Heartbeat
+
+FACTS = WorkerFacts(id="host:k:1:0", host="host", pid=1)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def lease_end(store: MemoryStore) -> object:
+    return store.workers()[0].expires_at
+
+
+def test_a_worker_is_known_while_it_lives_and_its_trial_stays_its_own() -> None:
+    store = make_store(1)
+    beat = Heartbeat(store, FACTS, 0.4)
+    beat.start()
+    first = lease_end(store)
+    assert store.claim_trial("study", FACTS.id, lease_s=0.4) is not None
+    beat.hold("study", [0])
+    until(lambda: store.workers()[0].facts.trials == (0,))
+    time.sleep(1.0)
+    assert store.release_expired("study") == [], "the lease was kept alive for more than its length"
+    assert lease_end(store) != first
+    assert beat.lost == frozenset()
+    beat.drop()
+    until(lambda: store.workers()[0].facts.state is WorkerState.IDLE)
+    beat.stop()
+    assert store.workers() == []
+
+
+def test_a_trial_that_another_worker_has_is_lost() -> None:
+    store = make_store(1)
+    beat = Heartbeat(store, FACTS, 0.4)
+    beat.start()
+    store.claim_trial("study", FACTS.id, lease_s=60)
+    store.release_trial("study", 0, FACTS.id)
+    store.claim_trial("study", "other:k:2:0", lease_s=60)
+    beat.hold("study", [0])
+    until(lambda: beat.lost == {0})
+    beat.drop()
+    beat.hold("study", [5])
+    assert 0 not in beat.lost
+    beat.stop()
+
+
+def test_a_store_that_cannot_be_reached_is_told_once_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(1)
+    beat = Heartbeat(store, FACTS, 0.1)
+    beat.start()
+    real, n_calls = store.announce_worker, [0]
+
+    def fail(*_: object) -> None:
+        n_calls[0] += 1
+        raise StoreError("the database cannot be reached")
+
+    with caplog.at_level(logging.WARNING, "autopeft.worker"):
+        monkeypatch.setattr(store, "announce_worker", fail)
+        until(lambda: n_calls[0] >= 3)
+        monkeypatch.setattr(store, "announce_worker", real)
+        before = lease_end(store)
+        until(lambda: lease_end(store) != before)
+        beat.stop()
+    assert sum("cannot be reached" in item.message for item in caplog.records) == 1
+    assert sum("there again" in item.message for item in caplog.records) == 1
