@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from autopeft.configuration import BoundSpace, export_class
 from autopeft.exceptions import UsageError
 from autopeft.objectives import COSTS, EXPORT_CLASS, QUALITY, Constraint, merge_constraints
+from autopeft.samplers import contradiction
 from autopeft.tasks import Task
 
 
@@ -25,8 +26,8 @@ def resolve_constraints(
         One constraint per name, sorted by name.
 
     Raises:
-        UsageError: If a name is unknown or not measured, two constraints contradict each other, or no module family of
-            the space can be exported as demanded.
+        UsageError: If a name is unknown or not measured, constraints contradict each other, the budget or the space, or
+            no module family of the space can be exported as demanded.
     """
     found = [Constraint.parse(text) for text in texts]
     named = [
@@ -36,7 +37,18 @@ def resolve_constraints(
     merged = merge_constraints(named, [*task.metrics, *COSTS, *rewards, EXPORT_CLASS, QUALITY])
     for item in merged:
         _check(item, space)
+    _check_together(merged, space)
     return merged
+
+
+def _check_together(constraints: Sequence[Constraint], space: BoundSpace) -> None:
+    found = contradiction(space, constraints)
+    if found:
+        way_out = "loosen it" if len(found) == 1 else "they contradict each other; drop or loosen one"
+        raise UsageError(
+            f"no configuration of search space {space.space.name} within the budget of {space.budget or 0:,} "
+            f"parameters was found that keeps {' and '.join(map(str, found))}: {way_out}."
+        )
 
 
 def _check(constraint: Constraint, space: BoundSpace) -> None:
@@ -47,6 +59,8 @@ def _check(constraint: Constraint, space: BoundSpace) -> None:
                 f"no module family of search space {space.space.name} keeps {constraint}: its export classes are "
                 f"{', '.join(sorted(classes))}."
             )
+    if constraint.name in COSTS and constraint.upper is not None and constraint.upper < 0:
+        raise UsageError(f"nothing keeps {constraint}: {constraint.name} is never negative.")
     if constraint.name == "trainable_parameters" and constraint.upper is not None:
         least = space.parameter_count(space.smallest())
         if constraint.upper < least:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,12 +14,17 @@ from autopeft.configuration import KNOWN_COSTS, BoundSpace, Configuration, Optio
 from autopeft.exceptions import InfeasibleError
 from autopeft.objectives import EXPORT_CLASS, Constraint
 from autopeft.samplers._known import known_cost
+from autopeft.samplers._rare import rare_points
 from autopeft.samplers._values import FEW, exchanges, grid, random_value
 
 Params = dict[str, OptionValue]
 
-#: Draws in a row without a new feasible configuration before the space is counted out instead.
+#: Draws in a row without a new feasible configuration before the space is gone through instead.
 _MAX_MISSES = 1000
+#: Draws after which any feasible point is looked for otherwise.
+_FEW_DRAWS = 200
+#: Points that are gone through: spaces of up to so many are counted out completely, others only so far.
+_MAX_COUNTED = 10_000
 #: Compiled points kept; more are forgotten all at once (they are only a cache).
 _MAX_CACHED = 50_000
 
@@ -92,6 +100,9 @@ class PointSource:
     def fresh(self, rng: np.random.Generator, n: int, taken: Collection[str]) -> list[Point]:
         """New feasible points, uniformly drawn; where drawing no longer finds any, the space is counted out.
 
+        Spaces of more than `_MAX_COUNTED` points are not: there feasible points are approached from infeasible ones
+        (`rare_points`), and only so many points are counted.
+
         Args:
             rng: Source of randomness.
             n: How many are wanted.
@@ -99,7 +110,7 @@ class PointSource:
 
         Returns:
             n points with different configurations; fewer only when there are no more (continuous parameters count as
-            grids for that purpose, see `grid`).
+            grids for that purpose, see `grid`), or none were found in a space too large to count.
         """
         found: dict[str, Point] = {}
         misses = 0
@@ -111,15 +122,36 @@ class PointSource:
                 found[point.fingerprint] = point
                 misses = 0
         if len(found) < n:
-            for point in self.count_out(rng):
+            for point in self._remaining(rng):
                 if point.fingerprint not in taken:
                     found.setdefault(point.fingerprint, point)
                 if len(found) >= n:
                     break
         return list(found.values())
 
+    def some(self, rng: np.random.Generator) -> Point | None:
+        """Any feasible point, found soon or not at all; None does not prove that a large space has none."""
+        for _ in range(_FEW_DRAWS):
+            point = self._make(self.space.draw(rng))
+            if point is not None:
+                return point
+        return next(rare_points(self, self._constraints, rng) if self._is_large else self.count_out(rng), None)
+
+    @cached_property
+    def _is_large(self) -> bool:
+        """Whether the space has more points than are counted."""
+        return math.prod(len(grid(item)) for item in self.space.parameters) > _MAX_COUNTED
+
+    def _remaining(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Feasible points where uniform draws find none."""
+        if self._is_large:
+            yield from rare_points(self, self._constraints, rng)
+        yield from self.count_out(rng)
+
     def count_out(self, rng: np.random.Generator) -> Iterator[Point]:
         """Every feasible point, continuous parameters on a grid; one configuration may come more than once.
+
+        Of spaces with more than `_MAX_COUNTED` points only the feasible ones among so many.
 
         Args:
             rng: Shuffles the values of each parameter, so that the first points are no special ones.
@@ -127,7 +159,7 @@ class PointSource:
         values = {
             item.name: [grid(item)[i] for i in rng.permutation(len(grid(item)))] for item in self.space.parameters
         }
-        for params in self._assignments({}, values):
+        for params in itertools.islice(self._assignments({}, values), _MAX_COUNTED):
             point = self._compile(params)
             if point is not None:
                 yield point

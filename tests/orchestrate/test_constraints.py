@@ -49,6 +49,12 @@ def test_what_is_not_measured_cannot_be_bounded() -> None:
         (("quality>=0.9", "accuracy<=0.8"), "accuracy>=0.9 and accuracy<=0.8 contradict each other"),
         (("trainable_parameters<=10",), "the smallest configuration of search space default has 768 parameters"),
         (("trainable_parameters>=1M",), "the budget of 227,132 parameters contradict each other"),
+        (("stored_bytes<=1",), r"no configuration .* was found that keeps stored_bytes<=1: loosen it"),
+        (
+            ("stored_bytes<=4k", "wall_time_s<=9", "trainable_parameters>=100k"),
+            "keeps stored_bytes<=4000 and trainable_parameters>=100000: they contradict each other",
+        ),
+        (("wall_time_s<=-1",), "wall_time_s is never negative"),
         (("export_class=nothing",), "no module family of search space default keeps export_class=nothing"),
     ],
 )
