@@ -25,7 +25,7 @@ from autopeft.export._format import (
 from autopeft.export._grid import configuration_grid, layer_count
 from autopeft.export._result import StudyResult, display_name, environment_values, report_value
 from autopeft.pruners import PRUNING_ATTRIBUTE, describe_pruning
-from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Study, Trial, TrialKind, TrialState
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Study, Trial, TrialKind, TrialState, unkept_constraints
 
 #: Formats a report can be written in.
 REPORT_FORMATS = ("html", "md")
@@ -227,7 +227,8 @@ def _configuration_blocks(study: Study, result: StudyResult) -> Iterator[Block]:
 
     trial = result.recommended
     if trial is None:
-        yield Paragraph(text="No search trial within the budget has been measured, so nothing is recommended.")
+        why = unkept_constraints(study) or "No search trial within the budget has been measured."
+        yield Paragraph(text=f"{why} So nothing is recommended.")
         return
     yield Paragraph(text=f"Trial {trial.number}: {trial.configuration.describe()}.")
     yield Picture(role="heatmap", description=heatmap_description(study, trial))

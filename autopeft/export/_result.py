@@ -17,6 +17,7 @@ from autopeft.study import (
     best_baseline,
     best_of,
     search_front,
+    unkept_constraints,
     within_budget,
 )
 
@@ -30,7 +31,7 @@ class StudyResult:
 
     Args:
         front: Non-dominated search trials.
-        recommended: The search's choice; None if no search trial within the budget was measured.
+        recommended: The search's choice; None if no measured search trial keeps the constraints.
         best_baseline: The best baseline within the budget; None if none was measured.
         headline: The result in one or two sentences.
         difference: Recommended minus best baseline on the report split: ``metric``, ``mean``, ``low``, ``high`` (95 %
@@ -138,7 +139,7 @@ def _interim_headline(study: Study, recommended: Trial | None, baseline: Trial |
     """Search values only, and said so: nothing has been confirmed on the report split."""
     metric = study.spec.objectives[0].name
     if recommended is None:
-        return "No search trial within the budget has been measured yet."
+        return unkept_constraints(study) or "No search trial within the budget has been measured yet."
 
     def words(trial: Trial) -> str:
         count = trial.draft.trainable_parameters

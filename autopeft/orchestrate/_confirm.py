@@ -25,6 +25,7 @@ from autopeft.study import (
     best_of,
     search_front,
     to_confirm,
+    unkept_constraints,
     within_budget,
 )
 from autopeft.tasks import Task
@@ -134,6 +135,9 @@ def headline(
     """The result in a few sentences: the difference with its interval, or that none was found, and which to use."""
     metric = study.spec.objectives[0].name
     if recommended is None:
+        unkept = unkept_constraints(study)
+        if unkept is not None:
+            return f"{unkept} Nothing is recommended; loosen what cannot be kept, or search on with more --trials."
         return "No search trial within the budget was measured; see `autopeft trials` for the failures."
     share = 100 * recommended.draft.trainable_parameters / study.spec.backbone["parameters"]
     what = (

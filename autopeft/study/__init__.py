@@ -10,6 +10,7 @@ from autopeft.study._selection import (
     quality,
     search_front,
     to_confirm,
+    unkept_constraints,
     within_budget,
 )
 from autopeft.study._study import Study, StudySpec
@@ -37,5 +38,6 @@ __all__ = [
     "quality",
     "search_front",
     "to_confirm",
+    "unkept_constraints",
     "within_budget",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from autopeft.objectives import keeps_bounds, to_maximization
+from autopeft.objectives import Constraint, bounds_of, keeps_bounds, to_maximization
 from autopeft.study._front import Front
 from autopeft.study._study import Study
 from autopeft.study._trial import Trial, TrialKind, TrialState
@@ -29,6 +29,42 @@ def within_budget(study: Study, trials: Iterable[Trial]) -> tuple[Trial, ...]:
         for item in trials
         if item.draft.trainable_parameters <= study.spec.budget and keeps_constraints(study, item)
     )
+
+
+def unkept_constraints(study: Study) -> str | None:
+    """What keeps every measured search trial from being chosen.
+
+    Returns:
+        A sentence that names the constraints and how near the trials came; None if a measured trial keeps them all, or
+        none was measured.
+    """
+    measured = [
+        item
+        for item in study.of_kind(TrialKind.SEARCH)
+        if item.state is TrialState.COMPLETE and quality(study, item) is not None
+    ]
+    if not measured or any(keeps_constraints(study, item) for item in measured):
+        return None
+    bounds = bounds_of(study.spec.constraints)
+    alone = [item for item in bounds if not any(keeps_bounds([item], trial.value) for trial in measured)]
+    words = [_nearest(item, measured) for item in alone] or [f"{' and '.join(map(str, bounds))} together"]
+    n = len(measured)
+    return f"{'The only' if n == 1 else f'None of the {n}'} measured search trial{'s' * (n > 1)} " + (
+        f"{'does not keep' if n == 1 else 'keeps'} {'; '.join(words)}."
+    )
+
+
+def _nearest(constraint: Constraint, trials: Iterable[Trial]) -> str:
+    """A constraint that none of the trials keeps, and the value that comes nearest."""
+    found = [(value, item.number) for item in trials if (value := item.value(constraint.name)) is not None]
+    if not found:
+        return f"{constraint} (it was measured in no trial)"
+
+    def distance(pair: tuple[float, int]) -> float:
+        return min(abs(pair[0] - bound) for bound in (constraint.lower, constraint.upper) if bound is not None)
+
+    value, number = min(found, key=distance)
+    return f"{constraint} (the nearest is {value:.4g}, trial {number})"
 
 
 def _ranked(study: Study, trials: Iterable[Trial]) -> list[Trial]:

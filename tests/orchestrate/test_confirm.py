@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from autopeft.objectives import COSTS, Direction, Objective
+from autopeft.objectives import COSTS, Constraint, Direction, Objective
 from autopeft.orchestrate import Interval
 from autopeft.orchestrate._confirm import Confirmed, confirmation_seeds, enqueue_confirmations, headline, summarize
 from autopeft.orchestrate._statistics import seed_interval
@@ -182,3 +182,12 @@ def test_further_objectives_and_rewards_are_summarized_over_seeds_on_both_splits
     assert first["secondary"]["shine"] == {"search": None, "report": None}
     # One seed has no interval.
     assert second["secondary"]["memorization"]["search"] == {"mean": pytest.approx(0.35)}
+
+
+def test_constraints_that_no_trial_keeps_are_in_the_headline_and_nothing_is_recommended() -> None:
+    study = study_with({})
+    study = replace(study, spec=replace(study.spec, constraints=(Constraint(name="accuracy", lower=0.9),)))
+    summary = summarize(study, ToyTask())  # type: ignore[arg-type]
+    assert summary["recommended"] is None
+    assert "accuracy>=0.9 (the nearest is 0.8, trial 2)" in summary["headline"]
+    assert "failures" not in summary["headline"]

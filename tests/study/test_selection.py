@@ -11,6 +11,7 @@ from autopeft.study import (
     quality,
     search_front,
     to_confirm,
+    unkept_constraints,
 )
 from tests.study.builders import ACCURACY, make_measurement, make_spec, make_trial
 
@@ -85,3 +86,36 @@ def test_what_was_not_measured_is_not_known_to_keep_a_constraint() -> None:
 def test_export_classes_are_a_matter_of_what_is_proposed() -> None:
     study = replace(STUDY, spec=replace(STUDY.spec, constraints=(Constraint.parse("export_class=native"),)))
     assert numbers(search_front(study).trials) == [2, 4]
+
+
+def limited(*constraints: Constraint, trials=TRIALS) -> Study:
+    return Study(spec=make_spec(constraints=constraints), trials=trials)
+
+
+def test_constraints_that_no_trial_keeps_are_named_with_what_comes_nearest() -> None:
+    """Search trials 2 to 4 reach 0.75, 0.80 and 0.80 in 1.5 s; trial 0, which is better, is a baseline."""
+    high, fast = Constraint(name="accuracy", lower=0.85), Constraint(name="wall_time_s", upper=1.0)
+    unknown = Constraint(name="latency_s", upper=1.0)
+    assert unkept_constraints(limited(high)) == (
+        "None of the 3 measured search trials keeps accuracy>=0.85 (the nearest is 0.8, trial 3)."
+    )
+    found = unkept_constraints(limited(high, fast, unknown)) or ""
+    assert "accuracy>=0.85 (the nearest is 0.8, trial 3); wall_time_s<=1 (the nearest is 1.5, trial 2); " in found
+    assert found.endswith("latency_s<=1 (it was measured in no trial).")
+    assert (unkept_constraints(limited(high, trials=TRIALS[2:3])) or "").startswith(
+        "The only measured search trial does not keep accuracy>=0.85"
+    )
+
+
+def test_constraints_that_are_only_kept_apart_are_named_together() -> None:
+    high, small = Constraint(name="accuracy", lower=0.78), Constraint(name="trainable_parameters", upper=1200.0)
+    assert unkept_constraints(limited(high, small)) == (
+        "None of the 3 measured search trials keeps accuracy>=0.78 and trainable_parameters<=1200 together."
+    )
+
+
+def test_what_is_kept_or_was_not_measured_is_no_complaint() -> None:
+    high = Constraint(name="accuracy", lower=0.78)
+    assert unkept_constraints(limited(high)) is None
+    assert unkept_constraints(limited()) is None
+    assert unkept_constraints(limited(high, trials=TRIALS[5:])) is None
