@@ -13,16 +13,54 @@ from autopeft.cli._options import DatabaseOption, FormatOption, StudyArgument, f
 from autopeft.cli._output import OutputFormat, emit, tell, write
 from autopeft.exceptions import UsageError
 
+GrantWriteOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grant-write",
+        metavar="ROLE=FILE",
+        show_default=False,
+        help="PostgreSQL role that may change rows, with its password in FILE; made if it is not there.",
+    ),
+]
+GrantReadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grant-read", metavar="ROLE=FILE", show_default=False, help="The same for a role that may only read."
+    ),
+]
 
-def upgrade(db: DatabaseOption = None, format: FormatOption = OutputFormat.HUMAN) -> None:
-    """Bring the database's schema to this version's; nothing stored is lost."""
+
+def _role(given: str, flag: str) -> tuple[str, Path]:
+    name, equals, file = given.partition("=")
+    if not (name and equals and file):
+        raise UsageError(f"{flag} is written like autopeft=secrets/db_password, but got {given!r}.")
+    return name, Path(file).expanduser()
+
+
+def upgrade(
+    db: DatabaseOption = None,
+    grant_write: GrantWriteOption = None,
+    grant_read: GrantReadOption = None,
+    format: FormatOption = OutputFormat.HUMAN,
+) -> None:
+    """Bring the database's schema to this version's; nothing stored is lost.
+
+    With roles, PostgreSQL gets users with no more rights than they need: workers and searches write rows, the dashboard
+    reads. Their passwords are the first lines of the files.
+    """
     from rich.text import Text
 
     from autopeft.store import mask_url
     from autopeft.store import upgrade as upgrade_schema
+    from autopeft.store._roles import grant
 
     url = database_url(db)
+    roles = [(*_role(item, "--grant-write"), True) for item in grant_write or ()]
+    roles += [(*_role(item, "--grant-read"), False) for item in grant_read or ()]
     before, after = upgrade_schema(url)
+    for name, file, writes in roles:
+        grant(url, name, file, writes=writes)
+        tell(f"Role {name} may {'write' if writes else 'read'}.")
     shown = mask_url(url)
 
     def words() -> Text:

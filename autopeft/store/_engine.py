@@ -18,8 +18,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from autopeft.exceptions import StoreError
 
-_SUPPORTED = "sqlite:///FILE, a plain path, or postgresql://USER@HOST/DATABASE"
+_SUPPORTED = "sqlite:///FILE, a plain path, or postgresql://USER@HOST/DATABASE?password_file=FILE"
 _CONNECT_TIMEOUT_S = 10
+#: Option of a PostgreSQL URL: the file that holds the password, so that the URL can be shown, stored and sent.
+PASSWORD_FILE = "password_file"  # noqa: S105 (the name of the option)
 
 
 def mask_url(url: str) -> str:
@@ -77,6 +79,7 @@ def make_engine(url: URL, *, busy_timeout_s: float) -> Engine:
     query = dict(url.query)
     query.setdefault("connect_timeout", str(_CONNECT_TIMEOUT_S))
     query.setdefault("application_name", "autopeft")
+    password_file = query.pop(PASSWORD_FILE, None)
     try:
         engine = create_engine(url.set(query=query), pool_pre_ping=True)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
@@ -84,8 +87,40 @@ def make_engine(url: URL, *, busy_timeout_s: float) -> Engine:
             f"PostgreSQL at {shown_url(url)} needs the driver psycopg, which is not installed: "
             "pip install 'autopeft[postgres]'."
         ) from error
+    if password_file is not None:
+        _read_password_on_connect(engine, url, Path(str(password_file)))
     _forget_connections_after_fork(engine)
     return engine
+
+
+def _read_password_on_connect(engine: Engine, url: URL, path: Path) -> None:
+    """Keep the password out of the URL, which travels, and let it change while the engine lives."""
+
+    @event.listens_for(engine, "do_connect")
+    def add_password(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+        options["password"] = read_password(path, f"the password of {shown_url(url)}")
+
+
+def read_password(path: Path, what: str) -> str:
+    """The first line of a file.
+
+    Args:
+        path: The file.
+        what: Whose password it is, for messages.
+
+    Raises:
+        StoreError: If it cannot be read or is empty.
+    """
+    try:
+        password = path.read_text(encoding="utf-8").partition("\n")[0].removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise StoreError(
+            f"{what} is in {path}, which cannot be read ({reason}); `autopeft cluster init` writes such files."
+        ) from error
+    if not password:
+        raise StoreError(f"{what} is in {path}, which is empty; write it there, in one line.")
+    return password
 
 
 def _forget_connections_after_fork(engine: Engine) -> None:

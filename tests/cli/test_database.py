@@ -93,3 +93,16 @@ def test_export_of_an_unknown_study_names_the_nearest(cli: Cli, save: Save, tmp_
 def test_export_into_a_folder_that_is_not_there_is_exit_code_4(cli: Cli, save: Save, tmp_path: Path) -> None:
     db = save(full_study())
     assert cli("db", "export", "-o", str(tmp_path / "no" / "x.json"), "--db", db).code == 4
+
+
+def test_a_role_is_named_with_the_file_of_its_password(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("db", "upgrade", "--db", str(tmp_path / "a.db"), "--grant-read", "reader")
+    assert ran.code == 2
+    assert "--grant-read is written like autopeft=secrets/db_password, but got 'reader'" in ran.err
+
+
+def test_a_database_without_users_takes_no_roles(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    ran = cli("db", "upgrade", "--db", str(tmp_path / "a.db"), "--grant-write", f"writer={tmp_path / 'secret'}")
+    assert ran.code == 2
+    assert "only PostgreSQL has roles" in ran.err

@@ -53,10 +53,12 @@ class Cluster:
 def execute(url: str, *statements: str) -> None:
     """Run statements outside of any transaction."""
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+    finally:
+        engine.dispose()
 
 
 def _find_binaries() -> Path | None:
