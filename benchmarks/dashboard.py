@@ -161,7 +161,8 @@ def make_spec(name: str) -> Any:
 
 def make_rows(rng: np.random.Generator, study_id: int, n: int, trial_id: int, lease_id: int) -> dict[str, list[Any]]:
     """Rows of a study's trials: a few baselines, failures and pruned ones among the searched."""
-    from autopeft.store._rows import draft_values, failure_values, measurement_values
+    from autopeft.store._additions import draft_row
+    from autopeft.store._rows import failure_values, measurement_values
     from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Rung, TrialDraft, TrialKind
 
     rows: dict[str, list[Any]] = {"trials": [], "measurements": [], "leases": [], "points": []}
@@ -197,7 +198,7 @@ def make_rows(rng: np.random.Generator, study_id: int, n: int, trial_id: int, le
             "failure_reason": None,
             "failure_message": None,
             "failure_traceback": None,
-            **draft_values(draft, json.dumps(configuration.to_dict()), json.dumps(point) if draft.params else None),
+            **draft_row(draft),
         }
         rung = Rung(step=100, n_steps=600) if fate < 0.3 else None
         if fate < 0.02:

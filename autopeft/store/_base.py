@@ -136,6 +136,14 @@ class TrialStore(ClusterStore, Protocol):
         """
         ...
 
+    def load_outline(self, name: str) -> Study:
+        """Load a study's spec and attributes, without its trials.
+
+        Raises:
+            NotFoundError: If there is no study of that name.
+        """
+        ...
+
     def load_changes(self, study_name: str, mark: StudyMark | None, *, running: bool = False) -> StudyChanges:
         """Load what has changed in a study since a mark; `StudyFollower` makes a study of it again.
 
@@ -205,6 +213,30 @@ class TrialStore(ClusterStore, Protocol):
         Raises:
             NotFoundError: If there is no such study, or no trial with the number `draft.parent`.
             TrialConflictError: If `number` is not the next one, or a trial of the same identity exists in any state.
+        """
+        ...
+
+    def add_trials(
+        self,
+        study_name: str,
+        drafts: Sequence[TrialDraft],
+        *,
+        number: int | None = None,
+        notes: Sequence[Mapping[str, Any]] = (),
+    ) -> list[Trial]:
+        """Add several WAITING trials under the next numbers, all of them or none.
+
+        Args:
+            study_name: Study to add to.
+            drafts: What is asked for.
+            number: The number that the first is meant to get; None for whichever is next.
+            notes: What each one is noted with from the start, JSON-ready; empty for nothing.
+
+        Raises:
+            NotFoundError: If there is no such study, or no trial with the number of a draft's `parent`.
+            TrialConflictError: If `number` is not the next one, or a trial of one of the identities exists in any
+                state, or two of them are the same.
+            ValueError: If a note is not JSON-ready, or there are not as many as drafts.
         """
         ...
 

@@ -12,20 +12,20 @@ from sqlalchemy import Connection, func, select
 
 from autopeft.store._base import StudyChanges, StudyMark
 from autopeft.store._models import LeaseRow, TrialRow
-from autopeft.store._rows import read_attributes, read_trials
+from autopeft.store._rows import read_trials
 from autopeft.study import TrialState
 
 _UNFINISHED = (TrialState.WAITING.value, TrialState.RUNNING.value)
 
 
 def read_changes(connection: Connection, study_id: int, mark: StudyMark | None, *, running: bool) -> StudyChanges:
-    """See `TrialStore.load_changes`; the connection is inside a transaction that sees one moment."""
+    """See `TrialStore.load_changes`, spec and attributes apart; the transaction must see one moment."""
     last_claim = connection.execute(select(func.max(LeaseRow.id))).scalar() or 0
     unfinished = _read_unfinished(connection, study_id)
     if mark is None:
         trials = read_trials(connection, study_id)
         new = StudyMark(n_trials=len(trials), last_claim=last_claim, unfinished=unfinished)
-        return StudyChanges(mark=new, trials=trials, attributes=read_attributes(connection, study_id))
+        return StudyChanges(mark=new, trials=trials)
     changed = {number for number, seen in unfinished.items() if mark.unfinished.get(number) != seen}
     changed |= mark.unfinished.keys() - unfinished.keys()
     if running:

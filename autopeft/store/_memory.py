@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +28,7 @@ from autopeft.store._messages import (
     check_claim,
     check_limit,
     check_max_attempts,
+    check_notes,
     identity_taken,
     lost_worker,
     not_held,
@@ -98,12 +99,14 @@ class MemoryStore(MemoryCluster):
 
     def load_study(self, name: str) -> Study:
         with self._lock:
+            trials = tuple(copy_trial(trial) for trial in self._record(name).trials)
+            return replace(self.load_outline(name), trials=trials)
+
+    def load_outline(self, name: str) -> Study:
+        with self._lock:
             record = self._record(name)
-            return Study(
-                spec=decode_spec(record.spec),
-                trials=tuple(copy_trial(trial) for trial in record.trials),
-                attributes={key: json.loads(text) for key, text in record.attributes.items()},
-            )
+            attributes = {key: json.loads(text) for key, text in record.attributes.items()}
+            return Study(spec=decode_spec(record.spec), trials=(), attributes=attributes)
 
     def load_changes(self, study_name: str, mark: StudyMark | None, *, running: bool = False) -> StudyChanges:
         with self._lock:
@@ -141,21 +144,41 @@ class MemoryStore(MemoryCluster):
             self._put(study_name, replace(trial, notes={**trial.notes, key: json.loads(text)}))
 
     def add_trial(self, study_name: str, draft: TrialDraft, *, number: int | None = None) -> Trial:
-        draft = normalized_draft(draft)
+        return self.add_trials(study_name, [draft], number=number)[0]
+
+    def add_trials(
+        self,
+        study_name: str,
+        drafts: Sequence[TrialDraft],
+        *,
+        number: int | None = None,
+        notes: Sequence[Mapping[str, Any]] = (),
+    ) -> list[Trial]:
+        check_notes(len(drafts), len(notes))
+        drafts = [normalized_draft(draft) for draft in drafts]
+        kept = [json.loads(to_json(dict(item), "notes")) for item in notes] or [{} for _ in drafts]
         with self._lock:
             record = self._record(study_name)
-            trials = record.trials
-            if number is not None and number != len(trials):
-                raise number_taken(study_name, number, len(trials))
-            if draft.parent is not None:
-                self._trial(study_name, draft.parent)
-            for other in trials:
-                if other.draft.identity == draft.identity:
-                    raise identity_taken(study_name, other.number)
-            trial = Trial(number=len(trials), draft=draft, state=TrialState.WAITING, created_at=self._clock())
-            trials.append(trial)
-            record.changes.append(0)
-            return self._put(study_name, trial)
+            n_trials = len(record.trials)
+            if number is not None and number != n_trials:
+                raise number_taken(study_name, number, n_trials)
+            known = {item.draft.identity: item.number for item in record.trials}
+            for offset, draft in enumerate(drafts):
+                if draft.parent is not None and not 0 <= draft.parent < n_trials + offset:
+                    raise trial_not_found(study_name, draft.parent, n_trials)
+                if draft.identity in known:
+                    raise identity_taken(study_name, known[draft.identity])
+                known[draft.identity] = n_trials + offset
+            now = self._clock()
+            added = []
+            for draft, note in zip(drafts, kept, strict=True):
+                trial = Trial(
+                    number=len(record.trials), draft=draft, state=TrialState.WAITING, created_at=now, notes=note
+                )
+                record.trials.append(trial)
+                record.changes.append(0)
+                added.append(self._put(study_name, trial))
+            return added
 
     def claim_trial(
         self,

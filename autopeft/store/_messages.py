@@ -118,6 +118,16 @@ def check_claim(worker: str, lease_s: float) -> None:
         raise ValueError(f"`lease_s > 0` must hold, but got {lease_s}.")
 
 
+def check_notes(n_drafts: int, n_notes: int) -> None:
+    """Refuse notes of which nobody could tell whose they are.
+
+    Raises:
+        ValueError: Names the rule.
+    """
+    if n_notes not in (0, n_drafts):
+        raise ValueError(f"there must be notes for none or all of the trials, but got {n_notes} for {n_drafts}.")
+
+
 def check_max_attempts(max_attempts: int) -> None:
     """Refuse a limit that no trial could meet.
 

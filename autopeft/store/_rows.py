@@ -197,24 +197,6 @@ def make_trial(row: Row[Any], measurements: tuple[Measurement, ...] = (), curve:
     )
 
 
-def draft_values(draft: TrialDraft, configuration: str, params: str | None) -> dict[str, Any]:
-    """Columns of a draft; `configuration` and `params` are its JSON texts."""
-    role, fingerprint, train_examples, epochs, seed = draft.identity
-    return {
-        "kind": draft.kind.value,
-        "role": role,
-        "fingerprint": fingerprint,
-        "configuration": configuration,
-        "trainable_parameters": int(draft.trainable_parameters),
-        "train_examples": int(train_examples),
-        "epochs": int(epochs),
-        "seed": int(seed),
-        "params": params,
-        "label": draft.label,
-        "parent": None if draft.parent is None else int(draft.parent),
-    }
-
-
 def failure_values(failure: Failure) -> dict[str, Any]:
     """Columns of a trial that FAILED."""
     return {

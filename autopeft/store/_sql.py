@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from autopeft.exceptions import StudyMismatchError
 from autopeft.store import _messages as messages
+from autopeft.store._additions import add_rows, draft_row
 from autopeft.store._base import StudyChanges, StudyMark, StudySummary
 from autopeft.store._changes import read_changes
 from autopeft.store._claims import claim_waiting
@@ -21,13 +22,11 @@ from autopeft.store._codec import (
     check_completion,
     check_point,
     decode_spec,
-    encode_configuration,
     encode_spec,
     to_json,
 )
 from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
 from autopeft.store._rows import (
-    draft_values,
     failure_values,
     measurement_values,
     read_attributes,
@@ -86,20 +85,20 @@ class SqlStore(ClusterTables):
     def load_study(self, name: str) -> Study:
         with self._reading() as connection:
             study_id = self._study_id(connection, name)
-            spec = connection.execute(select(StudyRow.spec).where(StudyRow.id == study_id)).scalar_one()
-            return Study(
-                spec=decode_spec(spec),
-                trials=read_trials(connection, study_id),
-                attributes=read_attributes(connection, study_id),
-            )
+            return replace(self._outline(connection, study_id), trials=read_trials(connection, study_id))
+
+    def load_outline(self, name: str) -> Study:
+        with self._reading() as connection:
+            study_id = self._study_id(connection, name)
+            return self._outline(connection, study_id)
 
     def load_changes(self, study_name: str, mark: StudyMark | None, *, running: bool = False) -> StudyChanges:
         with self._reading() as connection:
             study_id = self._study_id(connection, study_name)
             changes = read_changes(connection, study_id, mark, running=running)
             if mark is None:
-                text = connection.execute(select(StudyRow.spec).where(StudyRow.id == study_id)).scalar_one()
-                changes = replace(changes, spec=decode_spec(text))
+                outline = self._outline(connection, study_id)
+                changes = replace(changes, spec=outline.spec, attributes=outline.attributes)
             return changes
 
     def load_trial(self, study_name: str, number: int) -> Trial:
@@ -142,35 +141,22 @@ class SqlStore(ClusterTables):
             connection.execute(update(TrialRow).where(TrialRow.id == row.id).values(notes=text))
 
     def add_trial(self, study_name: str, draft: TrialDraft, *, number: int | None = None) -> Trial:
-        params = None if draft.params is None else to_json(dict(draft.params), "params")
-        values = draft_values(draft, encode_configuration(draft.configuration), params)
+        return self.add_trials(study_name, [draft], number=number)[0]
+
+    def add_trials(
+        self,
+        study_name: str,
+        drafts: Sequence[TrialDraft],
+        *,
+        number: int | None = None,
+        notes: Sequence[Mapping[str, Any]] = (),
+    ) -> list[Trial]:
+        messages.check_notes(len(drafts), len(notes))
+        rows = [draft_row(draft) for draft in drafts]
+        texts = [to_json(dict(item), "notes") for item in notes] or ["{}"] * len(rows)
         with self._writing() as connection:
             study_id = self._study_id(connection, study_name, lock=True)
-            n_trials = self._n_trials(connection, study_id)
-            if number is not None and number != n_trials:
-                raise messages.number_taken(study_name, number, n_trials)
-            if draft.parent is not None and not 0 <= draft.parent < n_trials:
-                raise messages.trial_not_found(study_name, draft.parent, n_trials)
-            identity = [
-                getattr(TrialRow, name) == values[name]
-                for name in ("role", "fingerprint", "train_examples", "epochs", "seed")
-            ]
-            statement = select(TrialRow.number).where(TrialRow.study_id == study_id, *identity)
-            taken = connection.execute(statement).scalar_one_or_none()
-            if taken is not None:
-                raise messages.identity_taken(study_name, taken)
-            connection.execute(
-                insert(TrialRow).values(
-                    **values,
-                    study_id=study_id,
-                    number=n_trials,
-                    state=TrialState.WAITING.value,
-                    attempts=0,
-                    created_at=self._now(connection),
-                    notes="{}",
-                )
-            )
-            return self._load_trial(connection, study_name, n_trials)
+            return add_rows(connection, study_name, study_id, rows, texts, number=number, now=self._now(connection))
 
     def claim_trial(
         self,
@@ -305,6 +291,10 @@ class SqlStore(ClusterTables):
                 .order_by(TrialRow.number)
             )
             return {row.number: row.worker for row in connection.execute(statement)}
+
+    def _outline(self, connection: Connection, study_id: int) -> Study:
+        text = connection.execute(select(StudyRow.spec).where(StudyRow.id == study_id)).scalar_one()
+        return Study(spec=decode_spec(text), trials=(), attributes=read_attributes(connection, study_id))
 
     def _load_trial(self, connection: Connection, study_name: str, number: int) -> Trial:
         study_id = self._study_id(connection, study_name)

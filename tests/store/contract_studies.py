@@ -27,6 +27,14 @@ class StudyContract:
         assert loaded.spec == make_spec("Größe 🙂 'x' \"y\" %")
         assert (loaded.trials, loaded.attributes) == ((), {})
 
+    def test_an_outline_is_the_study_without_its_trials(self, store: TrialStore, study: str) -> None:
+        store.add_trial(study, make_draft())
+        store.set_attribute(study, "a", {"b": [1, None]})
+        outline = store.load_outline(study)
+        assert outline == replace(store.load_study(study), trials=())
+        with pytest.raises(NotFoundError, match="no study named 'x'"):
+            store.load_outline("x")
+
     def test_create_refuses_a_taken_name_even_with_equal_settings(self, store: TrialStore, study: str) -> None:
         with pytest.raises(StudyMismatchError, match="'s' exists already"):
             store.create_study(make_spec("s"))

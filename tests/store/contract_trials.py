@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from autopeft.exceptions import TrialConflictError
+from autopeft.exceptions import NotFoundError, TrialConflictError
 from autopeft.store import TrialStore
 from autopeft.study import (
     Fidelity,
@@ -83,6 +83,37 @@ class TrialContract:
         store.add_trial(study, make_draft(1))
         with pytest.raises(TrialConflictError):
             store.add_trial(study, make_draft(1))
+        assert store.add_trial(study, make_draft(2)).number == 1
+
+    def test_several_are_added_at_once_with_their_notes(self, store: TrialStore, study: str, clock: FakeClock) -> None:
+        store.add_trial(study, make_draft(1))
+        drafts = [make_draft(2), make_draft(2, kind=TrialKind.CONFIRMATION, parent=1), make_draft(3)]
+        notes = [{"suggestion": {"source": "model"}}, {}, {"a": [1, None]}]
+        added = store.add_trials(study, drafts, number=1, notes=notes)
+        assert [(item.number, item.draft, item.notes) for item in added] == [
+            (1, drafts[0], notes[0]), (2, drafts[1], {}), (3, drafts[2], notes[2]),
+        ]  # fmt: skip
+        assert {(item.state, item.created_at) for item in added} == {(TrialState.WAITING, clock.now)}
+        assert store.load_study(study).trials[1:] == tuple(added)
+        assert store.add_trials(study, []) == []
+        assert [item.number for item in store.add_trials(study, [make_draft(9)])] == [4]
+
+    def test_several_are_added_or_none(self, store: TrialStore, study: str) -> None:
+        store.add_trial(study, make_draft(1))
+        for drafts, number, match in (
+            ([make_draft(2), make_draft(1)], None, r"already has this configuration.*: trial 0\."),
+            ([make_draft(2), make_draft(2)], None, r"already has this configuration.*: trial 1\."),
+            ([make_draft(2), make_draft(3)], 2, "the next trial of study 's' is 1, not 2"),
+        ):
+            with pytest.raises(TrialConflictError, match=match):
+                store.add_trials(study, drafts, number=number)
+        with pytest.raises(NotFoundError, match="no trial 3"):
+            store.add_trials(study, [make_draft(2), make_draft(3, kind=TrialKind.CONFIRMATION, parent=3)])
+        with pytest.raises(ValueError, match="notes for none or all of the trials, but got 1 for 2"):
+            store.add_trials(study, [make_draft(2), make_draft(3)], notes=[{}])
+        with pytest.raises(ValueError, match="notes must be JSON-ready"):
+            store.add_trials(study, [make_draft(2)], notes=[{"x": float("nan")}])
+        assert len(store.load_study(study).trials) == 1
         assert store.add_trial(study, make_draft(2)).number == 1
 
     def test_claims_go_by_number_and_end(self, store: TrialStore, study: str, clock: FakeClock) -> None:

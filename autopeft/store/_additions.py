@@ -1,0 +1,95 @@
+"""Adding trials: their numbers, and that none is there twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select
+
+from autopeft.store import _messages as messages
+from autopeft.store._codec import encode_configuration, to_json
+from autopeft.store._models import TrialRow
+from autopeft.store._rows import TRIAL_ROW_COLUMNS, make_trial
+from autopeft.study import Trial, TrialDraft, TrialState
+
+_IDENTITY = ("role", "fingerprint", "train_examples", "epochs", "seed")
+#: Fingerprints in one IN list; SQLite's oldest limit on variables is 999.
+_CHUNK = 500
+
+
+def draft_row(draft: TrialDraft) -> dict[str, Any]:
+    """Columns of a draft."""
+    role, fingerprint, train_examples, epochs, seed = draft.identity
+    return {
+        "kind": draft.kind.value,
+        "role": role,
+        "fingerprint": fingerprint,
+        "configuration": encode_configuration(draft.configuration),
+        "trainable_parameters": int(draft.trainable_parameters),
+        "train_examples": int(train_examples),
+        "epochs": int(epochs),
+        "seed": int(seed),
+        "params": None if draft.params is None else to_json(dict(draft.params), "params"),
+        "label": draft.label,
+        "parent": None if draft.parent is None else int(draft.parent),
+    }
+
+
+def add_rows(
+    connection: Connection,
+    study_name: str,
+    study_id: int,
+    rows: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    *,
+    number: int | None,
+    now: datetime,
+) -> list[Trial]:
+    """Add trials under the next numbers; the study's row must be locked.
+
+    Raises:
+        NotFoundError: If a parent is not there.
+        TrialConflictError: If the number or an identity is taken.
+    """
+    largest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)).scalar()
+    # Numbers have no gaps, so the largest one tells.
+    n_trials = 0 if largest is None else largest + 1
+    if number is not None and number != n_trials:
+        raise messages.number_taken(study_name, number, n_trials)
+    known = _known(connection, study_id, rows)
+    for offset, row in enumerate(rows):
+        if row["parent"] is not None and not 0 <= row["parent"] < n_trials + offset:
+            raise messages.trial_not_found(study_name, row["parent"], n_trials)
+        identity = tuple(row[name] for name in _IDENTITY)
+        if identity in known:
+            raise messages.identity_taken(study_name, known[identity])
+        known[identity] = n_trials + offset
+    common = {"study_id": study_id, "state": TrialState.WAITING.value, "attempts": 0, "created_at": now}
+    values = [
+        {**row, **common, "number": n_trials + offset, "notes": text}
+        for offset, (row, text) in enumerate(zip(rows, notes, strict=True))
+    ]
+    if not values:
+        return []
+    added = connection.execute(insert(TrialRow).returning(*TRIAL_ROW_COLUMNS), values)
+    return sorted((make_trial(row) for row in added), key=lambda trial: trial.number)
+
+
+def _known(connection: Connection, study_id: int, rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], int]:
+    """Numbers of the trials that have the fingerprint of one of the rows, by identity."""
+    columns = [getattr(TrialRow, name) for name in _IDENTITY]
+    known: dict[tuple[Any, ...], int] = {}
+    by_role: dict[str, list[str]] = {}
+    for row in rows:
+        by_role.setdefault(row["role"], []).append(row["fingerprint"])
+    for role, fingerprints in by_role.items():
+        for start in range(0, len(fingerprints), _CHUNK):
+            statement = select(TrialRow.number, *columns).where(
+                TrialRow.study_id == study_id,
+                TrialRow.role == role,
+                TrialRow.fingerprint.in_(fingerprints[start : start + _CHUNK]),
+            )
+            known |= {tuple(found)[1:]: found[0] for found in connection.execute(statement)}
+    return known
