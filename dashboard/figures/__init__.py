@@ -4,15 +4,8 @@ from ._curves import curves_figure, curves_words
 from ._front import Marks, front_figure, front_words
 from ._growth import hypervolume_figure, hypervolume_words
 from ._heatmap import average_figure, average_words, heatmap_figure, heatmap_words
-from ._insight import (
-    fidelity_figure,
-    fidelity_words,
-    importance_figure,
-    importance_words,
-    parallel_figure,
-    parallel_words,
-    surrogate_figure,
-)
+from ._insight import importance_figure, importance_words, parallel_figure, parallel_words
+from ._model import fidelity_figure, fidelity_words, quality_figure, quality_words, surrogate_figure
 from ._style import axis_title, empty_figure, plain, readable, shown
 
 __all__ = [
@@ -36,6 +29,8 @@ __all__ = [
     "parallel_figure",
     "parallel_words",
     "plain",
+    "quality_figure",
+    "quality_words",
     "readable",
     "shown",
     "surrogate_figure",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from autopeft.objectives import Objective
 
-from ._style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, axis_title, empty_figure, finish
+from ._style import BLUE, GREEN, GREY, NEUTRAL, ORANGE, PURPLE, SKY, axis_title, empty_figure, finish
 
 _LINES = [(color, dash) for dash in ("solid", "dash", "dot") for color in (BLUE, ORANGE, GREEN, PURPLE, SKY, GREY)]
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
@@ -21,13 +21,16 @@ _ENDS = {
 }
 
 
-def curves_figure(curves: pd.DataFrame, states: Mapping[int, str], objective: Objective) -> go.Figure:
+def curves_figure(
+    curves: pd.DataFrame, states: Mapping[int, str], objective: Objective, *, rungs: Sequence[int] = ()
+) -> go.Figure:
     """Draw learning curves; lines differ by dash and symbol as well as by color.
 
     Args:
         curves: `curves_frame`.
         states: State of each trial; a curve that did not come to its end is marked at its last point.
         objective: What is measured along the curve.
+        rungs: Steps at which the pruner decides.
     """
     if curves.empty:
         return empty_figure("No learning curve was reported for these trials.", height=260)
@@ -53,6 +56,8 @@ def curves_figure(curves: pd.DataFrame, states: Mapping[int, str], objective: Ob
                 hovertemplate=f"trial {number}<br>step %{{x}}, epoch %{{customdata:.2f}}<br>%{{y:.4f}}<extra></extra>",
             )
         )
+    for step in rungs:
+        figure.add_vline(x=step, line_dash="dot", line_color=NEUTRAL, line_width=1)
     figure.update_xaxes(title={"text": "optimizer steps"}, rangemode="tozero")
     figure.update_yaxes(title={"text": axis_title(objective)})
     return finish(figure, height=340)

@@ -237,6 +237,8 @@ def _hover(rows: pd.DataFrame, x: Objective, y: Objective, marks: Marks) -> list
             lines.append(plain(_wrapped(words)).replace("\n", "<br>"))
         lines.append(f"{plain(readable(y.name))}: {shown_value(vertical, y)}")
         lines.append(f"{plain(readable(x.name))}: {shown_value(across, x)}")
+        if not words:
+            lines.append("select it to see its configuration")
         if share == share:  # a NaN differs from itself
             lines.append(f"stopped after {100 * share:.0f} % of its steps")
         if number in marks.reasons:

@@ -5,75 +5,87 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from autopeft.export import format_duration
+
 from ._style import BLUE, ORANGE, empty_figure, finish, plain, rounded
 
 
 def hypervolume_figure(frame: pd.DataFrame, rivals: pd.DataFrame, *, over: str, unit: str) -> go.Figure:
-    """Draw how the front grew.
+    """Draw how the front grew, beside searches at random if there are any.
 
     Args:
         frame: `hypervolume_frame` of the study.
-        rivals: `rival_band` of random searches; empty if there is none.
+        rivals: `rival_band` of random searches over the same; empty if there is none.
         over: ``"n_trials"`` or ``"hours"``.
         unit: Of the hypervolume.
     """
     if frame.empty:
         return empty_figure("No search trial has been measured yet.", height=260)
     figure = go.Figure()
-    if over == "n_trials" and not rivals.empty:
-        both = pd.concat([rivals["n_trials"], rivals["n_trials"][::-1]])
-        ends = pd.concat([rivals["high"], rivals["low"][::-1]])
-        figure.add_trace(
-            go.Scatter(
-                x=both,
-                y=ends,
-                fill="toself",
-                fillcolor="rgba(213,94,0,0.18)",
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
-        figure.add_trace(
-            go.Scatter(
-                x=rivals["n_trials"],
-                y=rivals["middle"],
-                name="random search (median, range)",
-                line={"color": ORANGE, "dash": "dot", "width": 2, "shape": "hv"},
-            )
-        )
     minutes = over == "hours" and float(frame["hours"].max()) < 2
-    across = frame[over] * (60 if minutes else 1)
+    scale = 60 if minutes else 1
+    if not rivals.empty:
+        _add_band(figure, rivals[over] * scale, rivals)
     figure.add_trace(
         go.Scatter(
-            x=across,
+            x=frame[over] * scale,
             y=frame["hypervolume"],
+            mode="lines+markers" if len(frame) <= 60 else "lines",
             name="this search",
             customdata=frame["number"],
             line={"color": BLUE, "width": 2.5, "shape": "hv"},
             hovertemplate="%{y:.4s} after trial %{customdata}<extra></extra>",
         )
     )
-    time = "time since the first trial (min)" if minutes else "time since the first trial (h)"
-    figure.update_xaxes(title={"text": "finished search trials" if over == "n_trials" else time})
+    time = "time since the first search trial (min)" if minutes else "time since the first search trial (h)"
+    figure.update_xaxes(title={"text": "search trials that have ended" if over == "n_trials" else time})
     figure.update_yaxes(title={"text": plain(f"hypervolume ({unit})")}, tickformat="~s")
     return finish(figure, height=300)
 
 
-def hypervolume_words(frame: pd.DataFrame, rivals: pd.DataFrame) -> str:
-    """The growth of the front in words."""
+def _add_band(figure: go.Figure, across: pd.Series, rivals: pd.DataFrame) -> None:
+    step = {"width": 0, "shape": "hv"}
+    hidden = {"mode": "lines", "line": step, "hoverinfo": "skip", "showlegend": False}
+    figure.add_trace(go.Scatter(x=across, y=rivals["low"], **hidden))
+    figure.add_trace(go.Scatter(x=across, y=rivals["high"], fill="tonexty", fillcolor="rgba(213,94,0,0.18)", **hidden))
+    figure.add_trace(
+        go.Scatter(
+            x=across,
+            y=rivals["middle"],
+            mode="lines",
+            name="random search (median, range)",
+            line={"color": ORANGE, "dash": "dot", "width": 2, "shape": "hv"},
+            hovertemplate="%{y:.4s}, random search<extra></extra>",
+        )
+    )
+
+
+def hypervolume_words(frame: pd.DataFrame, rivals: pd.DataFrame, *, over: str = "n_trials") -> str:
+    """The growth of the front in words.
+
+    Args:
+        frame: `hypervolume_frame` of the study.
+        rivals: `rival_band` over the same; empty if there is none.
+        over: ``"n_trials"`` or ``"hours"``.
+    """
     if frame.empty:
         return "No search trial has been measured yet."
     last = frame.iloc[-1]
     grown = frame[frame["hypervolume"] >= last["hypervolume"]].iloc[0]
     text = (
-        f"The front covers {rounded(last['hypervolume'])} after {int(last['n_trials'])} search trials; "
-        f"it last grew with trial {int(grown['number'])}, after {int(grown['n_trials'])}."
+        f"The front covers {rounded(last['hypervolume'])} after {_reach(last[over], over)}; "
+        f"it last grew with trial {int(grown['number'])}, after {_reach(grown[over], over)}."
     )
     if not rivals.empty:
-        n = min(len(rivals), len(frame))
+        end = min(float(rivals[over].iloc[-1]), float(last[over]))
+        theirs = rivals.loc[rivals[over] <= end, "middle"]
+        mine = frame.loc[frame[over] <= end, "hypervolume"]
         text += (
-            f" Random search covered {rounded(rivals['middle'].iloc[n - 1])} after {n} trials, "
-            f"this one {rounded(frame['hypervolume'].iloc[n - 1])}."
+            f" Random search covered {rounded(theirs.iloc[-1] if len(theirs) else 0.0)} after {_reach(end, over)}, "
+            f"this one {rounded(mine.iloc[-1] if len(mine) else 0.0)}."
         )
     return text
+
+
+def _reach(value: float, over: str) -> str:
+    return f"{value:.0f} search trials" if over == "n_trials" else format_duration(3600 * float(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from autopeft.export import format_count, format_short_count
 from ._style import empty_figure, finish, plain
 
 #: Light to dark in lightness alone, so that color vision does not matter; the same on light and dark pages.
-_SCALE = [[0.0, "#d7e8f4"], [0.5, "#56a0cf"], [1.0, "#08306b"]]
+_SCALE: list[tuple[float, str]] = [(0.0, "#d7e8f4"), (0.5, "#56a0cf"), (1.0, "#08306b")]
 
 
 def heatmap_figure(cells: pd.DataFrame, *, only_differences: bool = False, compact: bool = False) -> go.Figure:
@@ -43,23 +44,13 @@ def heatmap_figure(cells: pd.DataFrame, *, only_differences: bool = False, compa
             for text, differs, n in zip(labels, cells["differs"], cells["n_modules"], strict=True)
         ]
     hover = [_cell_hover(row) for row in _rows(cells)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=table(np.log10(np.maximum(strength.to_numpy(dtype=np.float64), 1.0))),
-            x=table.layers,
-            y=table.parts,
-            text=table([text if known else "" for text, known in zip(labels, strength.notna(), strict=True)]),
-            texttemplate="%{text}",
-            hovertext=table(hover),
-            hoverinfo="text",
-            colorscale=_SCALE,
-            showscale=False,
-            xgap=3,
-            ygap=3,
-            textfont={"size": 12},
-        )
-    )
-    _fill_missing_text(figure, table, strength, labels, hover)
+    logs = np.log10(np.maximum(strength.to_numpy(dtype=np.float64), 1.0))
+    known = logs[~np.isnan(logs)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    # One value alone, or equal ones, stand in the middle of the scale.
+    ends = (low, high) if high > low else (low - 1, low + 1)
+    figure = go.Figure()
+    _add_cells(figure, table, logs, ends, labels, hover)
     return _finished(figure, table)
 
 
@@ -87,25 +78,9 @@ def average_figure(cells: pd.DataFrame) -> go.Figure:
     table = _Table(cells)
     labels = [_average_text(row) for row in _rows(cells)]
     hover = [_average_hover(row) for row in _rows(cells)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=table(100 * cells["share"].where(cells["share"] > 0).to_numpy()),
-            x=table.layers,
-            y=table.parts,
-            text=table(labels),
-            texttemplate="%{text}",
-            hovertext=table(hover),
-            hoverinfo="text",
-            colorscale=_SCALE,
-            zmin=0,
-            zmax=100,
-            colorbar={"title": {"text": "% of the front", "side": "right"}, "thickness": 12, "outlinewidth": 0},
-            xgap=3,
-            ygap=3,
-            textfont={"size": 12},
-        )
-    )
-    _fill_missing_text(figure, table, cells["share"].where(cells["share"] > 0), labels, hover)
+    shares = 100 * cells["share"].where(cells["share"] > 0).to_numpy(dtype=np.float64)
+    figure = go.Figure()
+    _add_cells(figure, table, shares, (0.0, 100.0), labels, hover)
     return _finished(figure, table)
 
 
@@ -179,28 +154,64 @@ def _place(row: Mapping[str, Any]) -> str:
     return plain(f"{row['part']}, layer {row['layer']}")
 
 
-def _fill_missing_text(
-    figure: go.Figure, table: _Table, strength: pd.Series, labels: list[str], hover: list[str]
+def _add_cells(
+    figure: go.Figure, table: _Table, z: np.ndarray, ends: tuple[float, float], labels: list[str], hover: list[str]
 ) -> None:
-    """Plotly writes no text into cells without a value; these get a pale ground of their own."""
-    pale = np.where(strength.isna(), 0.0, np.nan)
-    texts = ["" if known else text for known, text in zip(strength.notna(), labels, strict=True)]
-    figure.add_trace(
-        go.Heatmap(
-            z=table(pale),
-            x=table.layers,
-            y=table.parts,
-            text=table(texts),
-            texttemplate="%{text}",
-            hovertext=table(hover),
-            hoverinfo="text",
-            colorscale=[[0, "rgba(128,128,128,0.12)"], [1, "rgba(128,128,128,0.12)"]],
-            textfont={"color": "#808080"},
-            showscale=False,
-            xgap=3,
-            ygap=3,
+    """Shaded cells, pale ones where there is no value, and text that is readable on each."""
+    pale = np.where(np.isnan(z), 0.0, np.nan)
+    pale_scale = [[0, "rgba(128,128,128,0.12)"], [1, "rgba(128,128,128,0.12)"]]
+    for values, scale, (low, high) in ((z, _SCALE, ends), (pale, pale_scale, (0.0, 1.0))):
+        figure.add_trace(
+            go.Heatmap(
+                z=table(values),
+                x=table.layers,
+                y=table.parts,
+                hovertext=table(hover),
+                hoverinfo="text",
+                hoverongaps=False,
+                colorscale=scale,
+                zmin=low,
+                zmax=high,
+                showscale=False,
+                xgap=3,
+                ygap=3,
+            )
         )
-    )
+    places = [(layer, part) for part in table.parts for layer in table.layers]
+    inks = [None if np.isnan(value) else _ink((value - ends[0]) / (ends[1] - ends[0])) for value in z]
+    for is_shaded in (True, False):
+        chosen = [i for i, ink in enumerate(inks) if (ink is not None) == is_shaded and labels[i]]
+        if not chosen:
+            continue
+        # Without a color it has the page's own, light or dark.
+        font = {"size": 12, "color": [inks[i] for i in chosen]} if is_shaded else {"size": 12}
+        figure.add_trace(
+            go.Scatter(
+                x=[places[i][0] for i in chosen],
+                y=[places[i][1] for i in chosen],
+                text=[labels[i] for i in chosen],
+                mode="text",
+                textfont=font,
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+
+
+def _ink(strength: float) -> str:
+    """Black or white, whichever is easier to read on a shade: always a contrast of 4.5 or more."""
+    strength = min(max(strength, 0.0), 1.0)
+    (start, lower), (end, upper) = next(pair for pair in pairwise(_SCALE) if strength <= pair[1][0])
+    share = (strength - start) / (end - start)
+    mixed = [a + share * (b - a) for a, b in zip(_channels(lower), _channels(upper), strict=True)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mixed]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Where both have the same contrast, by the formula of the WCAG.
+    return "#000000" if luminance > 0.179 else "#ffffff"
+
+
+def _channels(color: str) -> list[float]:
+    return [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
 
 
 def _finished(figure: go.Figure, table: _Table) -> go.Figure:

@@ -1,4 +1,4 @@
-"""What matters, and how well it is known."""
+"""Which parameters matter: bars and lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from autopeft.objectives import Objective
 
-from ._style import BLUE, GREY, NEUTRAL, axis_title, empty_figure, finish, plain, readable
+from ._style import BLUE, GREY, NEUTRAL, empty_figure, finish, plain, readable
 
 #: Gray to blue: an order that any color vision sees, on light pages and on dark ones.
 _WORSE_TO_BETTER = [[0.0, "#B8B8B8"], [0.6, "#56B4E9"], [1.0, "#0072B2"]]
@@ -108,7 +108,7 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
     is_log = low > 0 and high / low > 8
     scaled = np.log10(numbers) if is_log else numbers
     ends = [float(np.nanmin(scaled)), float(np.nanmax(scaled))]
-    ticks = np.linspace(ends[0], ends[1], 5)
+    ticks = _ticks(ends, is_log=is_log, is_whole=all(float(value).is_integer() for value in present))
     texts = [f"{10**tick if is_log else tick:.3g}" for tick in ticks]
     if any(missing):
         # Where it is off it has no number: a place of its own below all others.
@@ -116,6 +116,15 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
         scaled = np.where(np.isnan(scaled), floor, scaled)
         ticks, texts = np.append(ticks, floor), [*texts, "off"]
     return {"label": plain(name), "values": scaled, "tickvals": ticks, "ticktext": texts}
+
+
+def _ticks(ends: Sequence[float], *, is_log: bool, is_whole: bool) -> np.ndarray:
+    """Five places from end to end; for whole numbers at whole numbers."""
+    even = np.linspace(ends[0], ends[1], 5)
+    if not is_whole:
+        return even
+    whole = np.unique(np.round(10**even if is_log else even))
+    return np.log10(whole) if is_log else whole
 
 
 def _word(value: Any) -> str:
@@ -137,80 +146,3 @@ def parallel_words(n_trials: int, objective: Objective) -> str:
         f"Parallel coordinates: one line for each of {n_trials} trials across its parameters, bluer where "
         f"{readable(objective.name)} is better."
     )
-
-
-def surrogate_figure(frame: pd.DataFrame, objective: Objective) -> go.Figure:
-    """Draw what the sampler's model expected against what was measured; on the line it was right.
-
-    Args:
-        frame: `SurrogateFacts.frame`.
-        objective: What was predicted.
-    """
-    if frame.empty:
-        return empty_figure("The sampler has noted no predictions: not measured.")
-    ends = [float(frame[["low", "measured"]].min().min()), float(frame[["high", "measured"]].max().max())]
-    figure = go.Figure(
-        go.Scatter(
-            x=ends, y=ends, mode="lines", line={"color": NEUTRAL, "dash": "dash"}, name="as predicted", hoverinfo="skip"
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=frame["predicted"],
-            y=frame["measured"],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": frame["high"] - frame["predicted"],
-                "arrayminus": frame["predicted"] - frame["low"],
-                "color": "rgba(0,114,178,0.35)",
-                "thickness": 1,
-                "width": 0,
-            },
-            mode="markers",
-            marker={"color": BLUE, "size": 8},
-            customdata=frame["number"],
-            name="trials (bar: one standard deviation)",
-            hovertemplate="trial %{customdata}<br>expected %{x:.4f}<br>measured %{y:.4f}<extra></extra>",
-        )
-    )
-    figure.update_xaxes(title={"text": plain(f"{readable(objective.name)} expected before training")})
-    figure.update_yaxes(title={"text": axis_title(objective)})
-    return finish(figure, height=360)
-
-
-def fidelity_figure(frame: pd.DataFrame) -> go.Figure:
-    """Draw how well the order of trials early in training agrees with the order at its end.
-
-    Args:
-        frame: `fidelity_frame`.
-    """
-    if frame.empty:
-        return empty_figure("Fewer than five trials have reported the same step before their end: not measured.")
-    figure = go.Figure(
-        go.Scatter(
-            x=100 * frame["share"],
-            y=frame["correlation"],
-            customdata=frame[["step", "n_trials"]].to_numpy(),
-            mode="lines+markers",
-            line={"color": BLUE, "width": 2},
-            marker={"size": 8},
-            hovertemplate="step %{customdata[0]}, %{customdata[1]} trials<br>tau %{y:.2f}<extra></extra>",
-        )
-    )
-    figure.add_hline(y=0, line_color=NEUTRAL, line_width=1)
-    figure.update_xaxes(title={"text": "share of the training done (%)"}, range=[0, 105])
-    figure.update_yaxes(title={"text": "rank correlation with the end (Kendall's tau)"}, range=[-1.05, 1.05])
-    return finish(figure, height=320, legend=False)
-
-
-def fidelity_words(frame: pd.DataFrame) -> str:
-    """The same in words."""
-    if frame.empty:
-        return "Not measured: fewer than five trials have reported the same step before their end."
-    parts = [
-        f"{100 * row['share']:.0f} % of the training: {row['correlation']:.2f} ({row['n_trials']:.0f} trials)"
-        for row in frame.to_dict("records")
-    ]
-    shown = parts if len(parts) <= 5 else [*parts[:2], "...", *parts[-2:]]
-    return "Rank correlation with the end after " + "; ".join(shown) + "."

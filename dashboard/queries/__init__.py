@@ -2,35 +2,28 @@
 
 from ._cells import EMBEDDING, average_cells, cells_frame, compared_cells, difference_table, module_words
 from ._curves import chosen_trials, curves_frame, failures_frame
+from ._fidelity import fidelity_frame, rung_frame, rung_steps
 from ._front import (
     Role,
     add_roles,
     best_number,
     constraints_of,
     front_numbers,
-    hypervolume_frame,
     is_feasible,
-    is_rival,
     knee_number,
-    reference_values,
-    rival_band,
     seed_intervals,
 )
+from ._growth import hypervolume_frame, is_rival, reference_values, rival_band
 from ._health import Card, Status, health_cards
-from ._insight import (
-    Importance,
-    SurrogateFacts,
-    fidelity_frame,
-    importance,
-    params_frame,
-    surrogate_facts,
-)
+from ._insight import Importance, importance, params_frame
 from ._result import Result, result_of
 from ._studies import STUDY_COLUMNS, filtered, studies_frame, study_facts, study_state
+from ._surrogate import SurrogateFacts, surrogate_facts
 from ._texts import (
     code_snippet,
     configuration_json,
     configuration_yaml,
+    counted,
     export_command,
     file_name,
     latex_table,
@@ -57,6 +50,7 @@ __all__ = [
     "configuration_json",
     "configuration_yaml",
     "constraints_of",
+    "counted",
     "curves_frame",
     "difference_table",
     "export_command",
@@ -79,6 +73,8 @@ __all__ = [
     "reference_values",
     "result_of",
     "rival_band",
+    "rung_frame",
+    "rung_steps",
     "seed_intervals",
     "studies_frame",
     "study_facts",

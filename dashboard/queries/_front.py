@@ -1,30 +1,16 @@
-"""Who is on the front, and how the front grew."""
+"""Who is on the front, what is best, and how sure that is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from autopeft.objectives import (
-    Constraint,
-    bounds_of,
-    from_maximization,
-    hypervolume,
-    keeps_bounds,
-    non_dominated_mask,
-    reference_point,
-    to_maximization,
-)
+from autopeft.objectives import Constraint, bounds_of, keeps_bounds, non_dominated_mask, to_maximization
 from autopeft.study import StudySpec, TrialKind, TrialState
 
 from ._trials import measured
-
-Array = npt.NDArray[np.float64]
 
 
 class Role(StrEnum):
@@ -65,7 +51,7 @@ def add_roles(frame: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:
 def front_numbers(frame: pd.DataFrame, spec: StudySpec) -> list[int]:
     """Numbers of the front's members, ascending: equal to `autopeft.study.search_front`."""
     rows = measured(frame, [item.name for item in spec.objectives], TrialKind.SEARCH)
-    rows = rows[_keeps_constraints(rows, spec)]
+    rows = rows[keeps_constraints(rows, spec)]
     if rows.empty:
         return []
     y = to_maximization(rows[[item.name for item in spec.objectives]].to_numpy(dtype=np.float64), spec.objectives)
@@ -76,7 +62,7 @@ def front_numbers(frame: pd.DataFrame, spec: StudySpec) -> list[int]:
 
 def is_feasible(frame: pd.DataFrame, spec: StudySpec) -> pd.Series:
     """Whether each trial is known to keep the parameter budget and the study's constraints."""
-    return (frame["trainable_parameters"] <= spec.budget) & _keeps_constraints(frame, spec)
+    return (frame["trainable_parameters"] <= spec.budget) & keeps_constraints(frame, spec)
 
 
 def constraints_of(spec: StudySpec) -> tuple[Constraint, ...]:
@@ -84,7 +70,7 @@ def constraints_of(spec: StudySpec) -> tuple[Constraint, ...]:
     return bounds_of(spec.constraints)
 
 
-def _keeps_constraints(frame: pd.DataFrame, spec: StudySpec) -> pd.Series:
+def keeps_constraints(frame: pd.DataFrame, spec: StudySpec) -> pd.Series:
     """`autopeft.study.keeps_constraints` of each row; a column that is not there was not measured."""
     bounds = constraints_of(spec)
     if not bounds:
@@ -123,107 +109,6 @@ def best_number(frame: pd.DataFrame, spec: StudySpec, *kinds: TrialKind) -> int 
     return int(rows["number"].iloc[int(order[0])])
 
 
-def hypervolume_frame(
-    frame: pd.DataFrame, spec: StudySpec, *, reference: Sequence[float] | None = None
-) -> pd.DataFrame:
-    """How the hypervolume of the search grew, trial by trial in the order in which they finished.
-
-    Args:
-        frame: `trials_frame` with a column per objective.
-        spec: Names the objectives.
-        reference: Natural values of the point to measure from; None for the study's own (`reference_values`).
-
-    Returns:
-        Columns ``n_trials`` (finished search trials so far), ``hours`` since the first trial started (float),
-        ``number`` and ``hypervolume``; empty if nothing was measured.
-    """
-    names = [item.name for item in spec.objectives]
-    rows = measured(frame, names, TrialKind.SEARCH).sort_values(["finished_at", "number"])
-    columns = ["n_trials", "hours", "number", "hypervolume"]
-    if rows.empty:
-        return pd.DataFrame(columns=columns)
-    y = to_maximization(rows[names].to_numpy(dtype=np.float64), spec.objectives)
-    natural = reference if reference is not None else reference_values(frame, spec)
-    if natural is None:
-        return pd.DataFrame(columns=columns)
-    origin = to_maximization([natural], spec.objectives)[0]
-    allowed = _keeps_constraints(rows, spec).to_numpy()
-    started = frame["started_at"].min()
-    volumes = _growing_volume(y, origin, allowed)
-    return pd.DataFrame(
-        {
-            "n_trials": np.arange(1, len(rows) + 1),
-            "hours": (rows["finished_at"] - started).dt.total_seconds().to_numpy() / 3600,
-            "number": rows["number"].to_numpy(),
-            "hypervolume": volumes,
-        },
-        columns=columns,
-    )
-
-
-def reference_values(frame: pd.DataFrame, spec: StudySpec) -> tuple[float, ...] | None:
-    """Natural values of the point that the hypervolume is measured from, as `Front` chooses it; None without trials."""
-    rows = measured(frame, [item.name for item in spec.objectives], TrialKind.SEARCH)
-    rows = rows[_keeps_constraints(rows, spec)]
-    if rows.empty:
-        return None
-    y = to_maximization(rows[[item.name for item in spec.objectives]].to_numpy(dtype=np.float64), spec.objectives)
-    return tuple(float(value) for value in from_maximization([reference_point(y)], spec.objectives)[0])
-
-
-def _growing_volume(y: Array, reference: Array, allowed: npt.NDArray[np.bool_]) -> list[float]:
-    """Hypervolume of the first 1, 2, ..., n rows; computed anew only where a row is not dominated by those before."""
-    front = np.empty((0, y.shape[1]))
-    volume, volumes = 0.0, []
-    for row, counts in zip(y, allowed, strict=True):
-        if counts and not (front >= row).all(axis=1).any():
-            front = np.vstack([front[~(row >= front).all(axis=1)], row])
-            volume = hypervolume(front, reference)
-        volumes.append(volume)
-    return volumes
-
-
-def is_rival(spec: StudySpec, other: StudySpec) -> bool:
-    """Whether another study is the random baseline of this one: the same search, drawn at random, perhaps another seed.
-
-    Compared are task, backbone, space, budget, objectives, fidelity and training.
-    """
-    if other.sampler != "random" or spec.name == other.name:
-        return False
-    skipped = ("name", "sampler", "seed", "budget_text")
-    mine, theirs = spec.to_dict(), other.to_dict()
-    return all(_same(mine[key], theirs.get(key)) for key in mine if key not in skipped)
-
-
-def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        return list(left) == list(right)
-    return bool(left == right)
-
-
-def rival_band(curves: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Several random searches' hypervolumes as one band over the number of trials.
-
-    Returns:
-        Columns ``n_trials``, ``low``, ``middle`` (median) and ``high``, over the numbers that all of them reached.
-    """
-    known = [item["hypervolume"].to_numpy() for item in curves if not item.empty]
-    n = min((len(item) for item in known), default=0)
-    table = np.array([item[:n] for item in known]).reshape(len(known), n)
-    if n == 0:
-        return pd.DataFrame(columns=["n_trials", "low", "middle", "high"])
-    return pd.DataFrame(
-        {
-            "n_trials": np.arange(1, n + 1),
-            "low": table.min(axis=0),
-            "middle": np.median(table, axis=0),
-            "high": table.max(axis=0),
-        }
-    )
-
-
 def seed_intervals(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """Mean and 95 % interval of a value over the seeds that a trial was repeated with.
 
@@ -260,11 +145,8 @@ __all__ = [
     "best_number",
     "constraints_of",
     "front_numbers",
-    "hypervolume_frame",
     "is_feasible",
-    "is_rival",
+    "keeps_constraints",
     "knee_number",
-    "reference_values",
-    "rival_band",
     "seed_intervals",
 ]

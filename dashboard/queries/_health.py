@@ -15,12 +15,15 @@ import pandas as pd
 from autopeft.store import LOST_WORKER, LeaseFacts
 from autopeft.study import StudySpec, TrialKind, TrialState
 
-from ._front import front_numbers, hypervolume_frame, seed_intervals
+from ._front import front_numbers, seed_intervals
+from ._growth import hypervolume_frame
+from ._texts import counted
 
 #: Above this share of failed trials something is wrong with more than single configurations.
 MOST_FAILURES = 0.2
 #: A value within this share of a parameter's range from its end stands at the edge.
 EDGE = 0.02
+_WAIT = "wait for more trials."
 
 
 class Status(StrEnum):
@@ -39,7 +42,7 @@ class Card:
         title: The question.
         status: The answer at a glance.
         finding: What was found, in a sentence or two.
-        advice: What to do about it; empty where nothing is to be done.
+        advice: What to do about it; empty where nothing is to be done, or can be done yet.
     """
 
     title: str
@@ -76,7 +79,7 @@ def failures(frame: pd.DataFrame) -> Card:
     finished = frame[frame["state"].isin([item.value for item in TrialState if item.is_finished])]
     failed = finished[finished["state"] == TrialState.FAILED.value]
     if finished.empty:
-        return Card(title=title, status=Status.UNKNOWN, finding="No trial has finished yet.")
+        return Card(title=title, status=Status.UNKNOWN, finding="No trial has finished yet.", advice=_WAIT)
     share = len(failed) / len(finished)
     finding = f"{len(failed)} of {len(finished)} finished trials failed ({share:.0%})."
     if failed.empty:
@@ -98,11 +101,11 @@ def stagnation(frame: pd.DataFrame, spec: StudySpec) -> Card:
     title = "Does the front still move?"
     growth = hypervolume_frame(frame, spec)
     if growth.empty:
-        return Card(title=title, status=Status.UNKNOWN, finding="No search trial has been measured yet.")
+        return Card(title=title, status=Status.UNKNOWN, finding="No search trial has been measured yet.", advice=_WAIT)
     final = growth["hypervolume"].iloc[-1]
     since = int((growth["hypervolume"] >= final).sum()) - 1
     patience = max(20, len(growth) // 4)
-    ago = "with the newest trial" if since == 0 else f"{since} trial{'s' if since > 1 else ''} ago"
+    ago = "with the newest trial" if since == 0 else f"{counted(since, 'trial')} ago"
     finding = f"The front last changed {ago}, of {len(growth)} that were measured."
     if since < patience:
         return Card(title=title, status=Status.GOOD, finding=finding)
@@ -135,9 +138,8 @@ def edges(points: pd.DataFrame, spec: StudySpec) -> Card:
                     f"{name} at its {end} end {low if end == 'low' else high:g} ({sum(at_end)} of {len(values)})"
                 )
     if not bounds or len(points) < 3:
-        return Card(
-            title=title, status=Status.UNKNOWN, finding="Fewer than three members of the front can be compared."
-        )
+        finding = "Fewer than three members of the front can be compared."
+        return Card(title=title, status=Status.UNKNOWN, finding=finding, advice=_WAIT)
     if not found:
         finding = f"No number of the space stands at its end in most of the front's {len(points)} members."
         return Card(title=title, status=Status.GOOD, finding=finding)
@@ -156,13 +158,14 @@ def seeds(frame: pd.DataFrame, spec: StudySpec) -> Card:
     spread = seed_intervals(frame, name)
     members = frame[frame["number"].isin(front_numbers(frame, spec))]
     if spread.empty:
-        finding = "No trial has been repeated with other seeds yet; the search does that at its end (--seeds)."
-        return Card(title=title, status=Status.UNKNOWN, finding=finding)
+        finding = "No trial has been repeated with other seeds yet."
+        advice = "Let the search come to its end: it repeats the best trials then, with --seeds seeds each."
+        return Card(title=title, status=Status.UNKNOWN, finding=finding, advice=advice)
     half = float((spread["high"] - spread["low"]).mean() / 2)
     gap = float(members[name].max() - members[name].min()) if len(members) else 0.0
     finding = (
-        f"Repeated with other seeds, {name} is known to about {half:.4f} either way (95 %, mean over {len(spread)} "
-        f"trials); from the front's worst member to its best it changes by {gap:.4f}."
+        f"Repeated with other seeds, {name} is known to about {half:.4f} either way (95 %, mean over "
+        f"{counted(len(spread), 'trial')}); from the front's worst member to its best it changes by {gap:.4f}."
     )
     if half <= gap / 2 or len(members) < 2:
         return Card(title=title, status=Status.GOOD, finding=finding)
@@ -179,7 +182,7 @@ def duplicates(frame: pd.DataFrame) -> Card:
     rows = frame[frame["kind"].isin([TrialKind.SEARCH.value, TrialKind.BASELINE.value])]
     repeated = rows[rows.duplicated("fingerprint", keep=False)]
     if rows.empty:
-        return Card(title=title, status=Status.UNKNOWN, finding="There are no trials yet.")
+        return Card(title=title, status=Status.UNKNOWN, finding="There are no trials yet.", advice=_WAIT)
     if repeated.empty:
         return Card(title=title, status=Status.GOOD, finding=f"All {len(rows)} configurations are different.")
     groups = repeated.groupby("fingerprint")["number"].apply(list)
@@ -202,15 +205,16 @@ def workers(frame: pd.DataFrame, leases: Sequence[LeaseFacts], now: datetime) ->
     expired = [item for item in leases if item.outcome is None and item.expires_at < now]
     held = [item for item in leases if item.outcome is None]
     if not lost and not expired:
-        finding = "No worker was lost." + (f" {len(held)} trials are being trained." if held else "")
+        at_work = f" {counted(len(held), 'trial')} {'is' if len(held) == 1 else 'are'} being trained."
+        finding = "No worker was lost." + (at_work if held else "")
         return Card(title=title, status=Status.GOOD, finding=finding)
     parts = []
     if lost:
         numbers = ", ".join(str(number) for number in sorted({item.number for item in lost})[:5])
-        parts.append(f"{len(lost)} times a worker was lost (trials {numbers}); its trial was put back.")
+        parts.append(f"{counted(len(lost), 'time')} a worker was lost (trials {numbers}); its trial was put back.")
     if expired:
         silent = max((now - item.heartbeat_at).total_seconds() for item in expired)
-        parts.append(f"{len(expired)} running trials have not been heard of for up to {silent / 60:.0f} min.")
+        parts.append(f"Not heard of for up to {silent / 60:.0f} min: {counted(len(expired), 'running trial')}.")
     return Card(
         title=title,
         status=Status.WARNING,

@@ -1,20 +1,15 @@
-"""What can be learned from a study's trials, and how far that can be trusted."""
+"""Which parameters matter, and how far that can be trusted."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autopeft.objectives import Objective
 from autopeft.store import StudyReader
-from autopeft.study import TrialKind
-
-from ._trials import measured
 
 Array = npt.NDArray[np.float64]
 
@@ -139,100 +134,3 @@ def encoded(column: pd.Series) -> Array:
 
 def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and value != value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SurrogateFacts:
-    """How well the sampler's model predicts, as it noted itself.
-
-    Args:
-        frame: Columns ``number``, ``predicted``, ``low``, ``high`` (one standard deviation around), ``measured``: what
-            was expected of each trial before it was trained, and what came.
-        rank_correlation: Spearman's, of expected with measured; None with fewer than three trials.
-        inside: Share of the trials that were measured between ``low`` and ``high``; 0.68 would be honest. None without.
-        latest: The sampler's newest leave-one-out judgement, and the trial it was noted with; None if there is none.
-    """
-
-    frame: pd.DataFrame
-    rank_correlation: float | None
-    inside: float | None
-    latest: tuple[int, Mapping[str, Any]] | None
-
-
-def surrogate_facts(reader: StudyReader, study_name: str, frame: pd.DataFrame, name: str) -> SurrogateFacts:
-    """Collect predictions and leave-one-out judgements of an objective from the trials' notes.
-
-    Args:
-        reader: The database.
-        study_name: Study.
-        frame: `trials_frame` with the objective's column.
-        name: The objective.
-    """
-    rows = measured(frame, [name], TrialKind.SEARCH)
-    values = dict(zip(rows["number"].astype(int), rows[name].astype(float), strict=True))
-    noted = reader.notes(study_name, values, "suggestion", "predicted", name)
-    table = [
-        (number, float(item["mean"]), float(item["low"]), float(item["high"]), values[number])
-        for number, item in sorted(noted.items())
-        if isinstance(item, Mapping) and {"mean", "low", "high"} <= item.keys()
-    ]
-    found = pd.DataFrame(table, columns=["number", "predicted", "low", "high", "measured"])
-    newest = frame.loc[frame["kind"] == TrialKind.SEARCH.value, "number"].tail(50)
-    judged = reader.notes(study_name, newest.tolist(), "suggestion", "leave_one_out", name)
-    latest = (max(judged), judged[max(judged)]) if judged else None
-    inside = (
-        None
-        if found.empty
-        else float(((found["measured"] >= found["low"]) & (found["measured"] <= found["high"])).mean())
-    )
-    return SurrogateFacts(
-        frame=found,
-        rank_correlation=rank_correlation(found["predicted"].to_numpy(), found["measured"].to_numpy()),
-        inside=inside,
-        latest=latest if latest is not None and isinstance(latest[1], Mapping) else None,
-    )
-
-
-def fidelity_frame(reader: StudyReader, study_name: str, frame: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """How well the order of trials early in training agrees with the order at its end.
-
-    Args:
-        reader: The database.
-        study_name: Study.
-        frame: `trials_frame` with the objective's column.
-        objective: What is compared.
-
-    Returns:
-        Columns ``step``, ``share`` (of the longest run's steps), ``correlation`` (Kendall's tau-b, of the values at
-        that step with those at the end) and ``n_trials``, for every step that at least five completed search trials
-        have reported; the end itself is left out.
-    """
-    from scipy import stats
-
-    columns = ["step", "share", "correlation", "n_trials"]
-    rows = measured(frame, [objective.name], TrialKind.SEARCH).tail(400)
-    ends = dict(zip(rows["number"].astype(int), rows[objective.name].astype(float), strict=True))
-    points = pd.DataFrame(
-        reader.curves(study_name, ends, objective.name), columns=["number", "step", "epoch", "value"]
-    ).dropna()
-    if points.empty:
-        return pd.DataFrame(columns=columns)
-    last = points.groupby("number")["step"].max()
-    points = points[points["step"] < points["number"].map(last)]
-    found = []
-    for step in sorted(set(points["step"])):
-        group = points[points["step"] == step]
-        final = group["number"].map(ends).to_numpy(dtype=np.float64)
-        value = group["value"].to_numpy(dtype=np.float64)
-        if len(group) >= 5 and np.ptp(value) > 0 and np.ptp(final) > 0:
-            tau = float(stats.kendalltau(value, final).statistic)
-            found.append((int(step), float(step / last.max()), tau, len(group)))
-    return pd.DataFrame(found, columns=columns)
-
-
-def rank_correlation(left: Array, right: Array) -> float | None:
-    """Spearman's rank correlation, ties at their mean rank; None for fewer than three pairs or a constant side."""
-    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
-        return None
-    ranks = [pd.Series(side).rank().to_numpy() for side in (left, right)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

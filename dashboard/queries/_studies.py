@@ -11,7 +11,8 @@ from autopeft.objectives import hypervolume, to_maximization
 from autopeft.store import StudyOverview, StudyReader
 from autopeft.study import TrialKind, TrialState
 
-from ._front import best_number, constraints_of, front_numbers, reference_values
+from ._front import best_number, constraints_of, front_numbers
+from ._growth import reference_values
 from ._trials import trials_frame
 
 #: Columns of `studies_frame`, in order.

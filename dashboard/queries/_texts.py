@@ -62,10 +62,10 @@ def code_snippet(spec: StudySpec, library: str) -> str:
             'model = AutoModelForSequenceClassification.from_pretrained("adapter").eval()',
         ],
         "peft": [
-            "from peft import PeftModel",
+            "from peft import PeftConfig, PeftModel",
             "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
             "",
-            'base = "..."  # base_model_name_or_path in adapter/adapter_config.json',
+            'base = PeftConfig.from_pretrained("adapter").base_model_name_or_path',
             f"base_model = AutoModelForSequenceClassification.from_pretrained(base, num_labels={n_labels})",
             'model = PeftModel.from_pretrained(base_model, "adapter").eval()',
         ],
@@ -111,6 +111,11 @@ def latex_table(rows: pd.DataFrame, spec: StudySpec, words: Mapping[int, str]) -
 def latex(text: str) -> str:
     """Text that LaTeX sets letter by letter."""
     return re.sub(r"\s+", " ", "".join(_LATEX.get(char, char) for char in text))
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: ``"1 trial"``, ``"3 trials"``."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def file_name(study_name: str, rest: str) -> str:

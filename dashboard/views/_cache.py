@@ -62,13 +62,16 @@ def growth(
     return queries.hypervolume_frame(frame, _spec, reference=reference)
 
 
-def rivals(url: str, overview: StudyOverview, others: Collection[StudyOverview], frame: pd.DataFrame) -> pd.DataFrame:
+def rivals(
+    url: str, overview: StudyOverview, others: Collection[StudyOverview], frame: pd.DataFrame, over: str
+) -> pd.DataFrame:
     """`queries.rival_band` of the random searches that stand in the same database."""
     reference = queries.reference_values(frame, overview.spec)
     found = [item for item in others if queries.is_rival(overview.spec, item.spec)]
-    if reference is None or not found:
-        return queries.rival_band([])
-    return queries.rival_band([growth(url, item.name, item.token, item.spec, reference) for item in found])
+    if reference is None:
+        found = []
+    curves = [growth(url, item.name, item.token, item.spec, reference) for item in found]
+    return queries.rival_band(curves, over=over)
 
 
 def words(url: str, study: str, frame: pd.DataFrame, numbers: Collection[int]) -> dict[int, str]:

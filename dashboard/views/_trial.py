@@ -48,12 +48,18 @@ def show_panel(opened: Open, number: int, *, key: str) -> None:
 def show_heatmap(opened: Open, trial: Trial, *, key: str, compact: bool = False) -> None:
     """Draw a trial's configuration by layer."""
     cells = queries.cells_frame(trial.configuration, n_layers(opened, trial.configuration), counts(trial))
-    st.plotly_chart(
-        figures.heatmap_figure(cells, compact=compact),
-        key=key,
-        config={"displayModeBar": False},
-        alt=figures.heatmap_words(cells, trial.configuration.describe()),
-    )
+    with wide(key):
+        st.plotly_chart(
+            figures.heatmap_figure(cells, compact=compact),
+            key=key,
+            config={"displayModeBar": False},
+            alt=figures.heatmap_words(cells, trial.configuration.describe()),
+        )
+
+
+def wide(key: str) -> st.delta_generator.DeltaGenerator:
+    """A place whose content is scrolled sideways on a narrow screen."""
+    return st.container(key=f"wide {key}")
 
 
 def facts(opened: Open, trial: Trial) -> list[tuple[str, str]]:

@@ -55,13 +55,16 @@ def _picker(place: st.delta_generator.DeltaGenerator, opened: Open, frame: pd.Da
 
 def _partner(place: st.delta_generator.DeltaGenerator, opened: Open, frame: pd.DataFrame, first: int) -> int | None:
     others = [item for item in frame["number"].tolist() if item != first]
+    named = _links.chosen_partner()
+    st.session_state["configuration partner"] = named if named in others else None
     chosen = place.selectbox(
         "Compare with",
         others,
         index=None,
-        key=f"configuration partner {opened.name}",
+        key="configuration partner",
         format_func=_names(opened, frame),
         placeholder="another trial",
+        on_change=lambda: _links.choose_partner(st.session_state["configuration partner"]),
     )
     return None if chosen is None else int(chosen)
 
@@ -104,12 +107,13 @@ def _two(opened: Open, first: Trial, second: Trial) -> None:
         with column:
             st.subheader(f"Trial {trial.number}", anchor=False)
             st.text(trial.draft.label or trial.configuration.describe())
-            st.plotly_chart(
-                figures.heatmap_figure(side, only_differences=True),
-                key=f"compared {trial.number}",
-                config={"displayModeBar": False},
-                alt=figures.heatmap_words(side, trial.configuration.describe()),
-            )
+            with _trial.wide(f"compared {trial.number}"):
+                st.plotly_chart(
+                    figures.heatmap_figure(side, only_differences=True),
+                    key=f"compared {trial.number}",
+                    config={"displayModeBar": False},
+                    alt=figures.heatmap_words(side, trial.configuration.describe()),
+                )
     st.caption(
         "Only cells that differ are shaded and named; = marks a module that both have, none one that is missing."
     )
@@ -147,6 +151,7 @@ def _average(opened: Open, frame: pd.DataFrame) -> None:
     found = [configurations[number] for number in order]
     cells = queries.average_cells(found, _trial.n_layers(opened, *found), counts)
     text = figures.average_words(cells, len(found))
-    st.plotly_chart(figures.average_figure(cells), key="average", config={"displayModeBar": False}, alt=text)
+    with _trial.wide("average"):
+        st.plotly_chart(figures.average_figure(cells), key="average", config={"displayModeBar": False}, alt=text)
     st.caption("Share of the front's members that have any module at a place, and the mean size of those that do.")
     st.text(text)

@@ -73,10 +73,11 @@ def _adapter(opened: Open, trial: Trial) -> None:
         )
         st.code(queries.export_command(opened.name, trial.number), language="bash", wrap_lines=True)
         peft, transformers = st.tabs(["Use it with peft", "Use it with transformers"])
-        peft.code(queries.code_snippet(opened.spec, "peft"), language="python")
+        peft.code(queries.code_snippet(opened.spec, "peft"), language="python", wrap_lines=True)
+        peft.caption("The folder's README.md has the exact lines for this adapter, and says what has to be installed.")
         transformers.text("For merged weights, which stock transformers loads by itself:")
         transformers.code(queries.export_command(opened.name, trial.number, "merged"), language="bash", wrap_lines=True)
-        transformers.code(queries.code_snippet(opened.spec, "transformers"), language="python")
+        transformers.code(queries.code_snippet(opened.spec, "transformers"), language="python", wrap_lines=True)
 
 
 def _report(opened: Open) -> None:
@@ -126,6 +127,15 @@ def _paper(opened: Open, trial: Trial) -> None:
             )
         st.text("The front and the baselines as a LaTeX table:")
         st.code(table, language="latex", height=260)
+        st.download_button(
+            "Table as LaTeX",
+            data=table,
+            file_name=queries.file_name(opened.name, "front.tex"),
+            mime="application/x-tex",
+            key="table tex",
+            on_click="ignore",
+            icon=":material/download:",
+        )
 
 
 def _svg_file(element: str) -> bytes:

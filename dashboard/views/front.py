@@ -12,6 +12,7 @@ from autopeft.objectives import Objective
 from .. import figures, queries
 from . import _cache, _links, _trial
 from ._study import Open
+from ._table import table
 
 #: Points whose configuration is shown on hovering; the others show it when they are selected.
 _MAX_WORDS = 400
@@ -33,7 +34,7 @@ def show(opened: Open) -> None:
         st.text(result.headline)
     x, y = _axes(opened)
     frame = opened.frame(x.name, y.name)
-    shown = _toggles(frame)
+    shown = _toggles()
     trial = opened.trial
     wide, narrow = st.columns([5, 3])
     with wide:
@@ -59,15 +60,13 @@ def _axes(opened: Open) -> tuple[Objective, Objective]:
     return axes[x], axes[y]
 
 
-def _toggles(frame: pd.DataFrame) -> set[str]:
-    there = set(frame["role"].dropna())
-    options = [name for name in _HIDABLE if name in there or name == "intervals"]
+def _toggles() -> set[str]:
     chosen = st.pills(
         "Show",
-        options,
+        list(_HIDABLE),
         selection_mode="multi",
-        default=options,
-        key=f"front show {len(options)}",
+        default=list(_HIDABLE),
+        key="front show",
         format_func=lambda name: _HIDABLE[name],
         help="Dominated: another trial is better in every objective. Stopped early: the pruner ended it at a rung, "
         "so its value stands for less training. Infeasible: breaks the budget or a constraint. Intervals: mean and "
@@ -165,21 +164,23 @@ def _table(opened: Open, frame: pd.DataFrame, brushed: list[int]) -> None:
     rows = frame[frame["role"].notna()]
     if brushed:
         left, right = st.columns([4, 1], vertical_alignment="center")
-        left.caption(f"{len(brushed)} trials in the brush.")
+        left.caption(f"{queries.counted(len(brushed), 'trial')} in the brush. Select a row to open its trial.")
         right.button("Show all", on_click=lambda: st.session_state.pop("brush", None))
         rows = rows[rows["number"].isin(brushed)]
     else:
         rows = rows[rows["role"] == "front"]
-        st.caption(f"{len(rows)} trials on the front, cheapest first.")
+        st.caption(
+            f"{queries.counted(len(rows), 'trial')} on the front, cheapest first. Select a row to open its trial."
+        )
     names = [item.name for item in opened.spec.objectives]
     columns = dict.fromkeys(["number", "role", *names])
     rows = rows.sort_values(["trainable_parameters", "number"])[list(columns)].head(1000)
     words = opened.words(rows["number"].tolist()[:_MAX_WORDS])
-    st.dataframe(
+    table(
         rows.assign(configuration=rows["number"].map(words)),
-        hide_index=True,
-        width="stretch",
         key="front table",
+        mode="single-row",
+        on_pick=_links.choose_trial,
         alt="Table of the trials in the picture with their objectives and configurations.",
         column_config={
             "number": st.column_config.NumberColumn("trial", width="small"),
@@ -197,14 +198,15 @@ def _column(name: str) -> Any:
 def _growth(opened: Open, frame: pd.DataFrame) -> None:
     st.subheader("How the front grew", anchor=False)
     growth = _cache.growth(opened.url, opened.name, opened.overview.token, opened.spec)
-    rivals = _cache.rivals(opened.url, opened.overview, opened.others, frame)
-    over = st.segmented_control(
+    chosen = st.segmented_control(
         "Over", ["trials", "time"], default="trials", key="growth over", label_visibility="collapsed", required=True
     )
+    over = "hours" if chosen == "time" else "n_trials"
+    rivals = _cache.rivals(opened.url, opened.overview, opened.others, frame, over)
     unit = " x ".join(item.unit or item.name for item in opened.spec.objectives)
-    text = figures.hypervolume_words(growth, rivals)
+    text = figures.hypervolume_words(growth, rivals, over=over)
     st.plotly_chart(
-        figures.hypervolume_figure(growth, rivals, over="hours" if over == "time" else "n_trials", unit=unit),
+        figures.hypervolume_figure(growth, rivals, over=over, unit=unit),
         key="growth chart",
         config={"displaylogo": False},
         alt=text,
@@ -212,5 +214,6 @@ def _growth(opened: Open, frame: pd.DataFrame) -> None:
     st.caption(
         "Hypervolume: how much of the space of objectives the front covers, from a point that is worse than every "
         "trial. It grows when the front gets better anywhere, and stands still when it does not."
+        + ("" if rivals.empty else " Random search: the same search drawn at random, found in this database.")
     )
     st.text(text)

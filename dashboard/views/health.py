@@ -49,5 +49,4 @@ def _card(card: queries.Card) -> None:
         box(f"{card.title} {words.capitalize()}.", icon=icon)
         # Findings name failures' reasons: text of a study.
         st.text(card.finding)
-        if card.advice:
-            st.text(f"What to do: {card.advice}")
+        st.text(f"What to do: {card.advice or 'nothing.'}")

@@ -40,15 +40,20 @@ def show(opened: Open) -> None:
     left, right = st.columns(2)
     with left:
         _importance(opened, name)
+    facts = queries.surrogate_facts(opened.reader, opened.name, frame, objective.name)
     with right:
-        _surrogate(opened, frame, objective)
+        _surrogate(opened, objective, facts)
     found = _found(opened.url, opened.name, opened.overview.token, name, opened.spec)
     # What matters most stands first; there is no room for everything.
     points = points[
         ["number", *found.frame["parameter"], *points.columns.difference(["number", *found.frame["parameter"]])]
     ]
     _parallel(points, values, objective)
-    _fidelity(opened, frame, objective)
+    left, right = st.columns(2)
+    with left:
+        _quality(facts)
+    with right:
+        _fidelity(opened, frame, objective)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -96,14 +101,14 @@ def _importance(opened: Open, name: str) -> None:
     st.text(text)
 
 
-def _surrogate(opened: Open, frame: pd.DataFrame, objective: Objective) -> None:
+def _surrogate(opened: Open, objective: Objective, facts: queries.SurrogateFacts) -> None:
     st.subheader(
         "How well the sampler's model predicts",
         anchor=False,
         help="The sampler suggests trials by a model of the trials so far, the surrogate. Before a trial is trained it "
-        "notes what it expects; here that meets what was measured.",
+        "notes what it expects; here that meets what was measured. Each is a prediction of a trial that the model had "
+        "not seen.",
     )
-    facts = queries.surrogate_facts(opened.reader, opened.name, frame, objective.name)
     st.plotly_chart(
         figures.surrogate_figure(facts.frame, objective),
         key="surrogate",
@@ -122,18 +127,22 @@ def _surrogate_words(facts: queries.SurrogateFacts) -> str:
         )
     if facts.inside is not None:
         parts.append(f"{facts.inside:.0%} lie within one standard deviation; 68 % would be honest.")
-    if facts.latest is not None:
-        number, judged = facts.latest
-        parts.append(
-            f"Newest leave-one-out judgement (trial {number}): rank correlation {_number(judged, 'rank_correlation')}, "
-            f"on held-out folds {_number(judged, 'held_out_rank_correlation')}, {judged.get('n', '?')} configurations."
-        )
-    return " ".join(parts) or "Not measured: the sampler of this study notes no predictions."
+    return " ".join(parts) or "Not measured: no trial came from a model, or the sampler notes no predictions."
 
 
-def _number(judged: Mapping[str, Any], name: str) -> str:
-    value = judged.get(name)
-    return f"{value:.2f}" if isinstance(value, int | float) else "not measured"
+def _quality(facts: queries.SurrogateFacts) -> None:
+    st.subheader(
+        "How the model got better",
+        anchor=False,
+        help="Leave-one-out: at every suggestion the sampler asks its model for each configuration from all others, "
+        "and compares the order with the one measured (Spearman's rank correlation). A fifth left out is harder, "
+        "because near neighbors are missing too.",
+    )
+    text = figures.quality_words(facts.quality)
+    st.plotly_chart(
+        figures.quality_figure(facts.quality), key="model quality", config={"displayModeBar": False}, alt=text
+    )
+    st.text(text)
 
 
 def _parallel(points: pd.DataFrame, values: dict[int, float], objective: Objective) -> None:
@@ -160,7 +169,7 @@ def _parallel(points: pd.DataFrame, values: dict[int, float], objective: Objecti
     )
     st.caption(
         f"{len(shown)} of {len(values)} trials, bluer is better. Drag along an axis to brush; click it to undo. "
-        "Off: the parameter had no meaning in that trial."
+        "Off: the parameter had no meaning in that trial. The slider above keeps the best, without a mouse."
     )
 
 
@@ -168,12 +177,15 @@ def _fidelity(opened: Open, frame: pd.DataFrame, objective: Objective) -> None:
     st.subheader(
         "Do early measurements tell the end",
         anchor=False,
-        help="Rank correlation (Kendall's tau) of the values early in training, at the rungs, with the values at its "
-        "end, over trials that came to the end: 1 means the same order, 0 chance.",
+        help="Rank correlation (Kendall's tau) of the values early in training with the values at its end, over trials "
+        "that came to the end: 1 means the same order, 0 chance. Rungs are the steps at which a pruner may stop a "
+        "trial; it does so only where the correlation is high enough.",
     )
     found = queries.fidelity_frame(opened.reader, opened.name, frame, objective)
-    text = figures.fidelity_words(found)
-    st.plotly_chart(figures.fidelity_figure(found), key="fidelity", config={"displayModeBar": False}, alt=text)
+    rungs = queries.rung_frame(opened.attributes)
+    rungs = rungs[rungs["objective"] == objective.name]
+    text = figures.fidelity_words(found, rungs)
+    st.plotly_chart(figures.fidelity_figure(found, rungs), key="fidelity", config={"displayModeBar": False}, alt=text)
     st.text(text)
     report = opened.attributes.get("pruning")
     if isinstance(report, Mapping):
@@ -192,11 +204,3 @@ def _pruning(report: Mapping[str, Any]) -> None:
             f"{lost.get('n_on_front', 0)} ended on the front."
         )
     st.text(" ".join(parts))
-    rows = report.get("correlations")
-    if isinstance(rows, list) and rows:
-        st.dataframe(
-            pd.DataFrame(rows),
-            hide_index=True,
-            width="stretch",
-            alt="Rank correlation of each rung with the end, with its 95 % interval, and whether the pruner uses it.",
-        )

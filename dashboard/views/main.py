@@ -16,8 +16,15 @@ from . import _cache, _links, _live, configuration, export, front, health, insig
 from ._study import Open
 
 _ICON = Path(__file__).parents[1] / "icon.png"
-#: Streamlit leaves room above every page for a toolbar that this one does not have.
-_STYLE = "<style>[data-testid='stMainBlockContainer'] { padding-top: 4rem; padding-bottom: 2rem; }</style>"
+#: Streamlit leaves room around every page that is better used; on a phone, wide pictures are scrolled, not squeezed.
+_STYLE = """<style>
+[data-testid='stMainBlockContainer'] { padding: 4rem 2.5rem 2rem; }
+@media (max-width: 640px) {
+  [data-testid='stMainBlockContainer'] { padding: 4rem 1rem 2rem; }
+  [class*='st-key-wide'] { overflow-x: auto; }
+  [class*='st-key-wide'] > div { min-width: 42rem; }
+}
+</style>"""
 
 _log = logging.getLogger(__name__)
 
@@ -162,10 +169,9 @@ def _header(opened: Open, names: list[str]) -> None:
 
 def _about_the_link(opened: Open) -> None:
     """Say when the address names a trial that cannot be shown."""
-    tampered, number = _links.tampered_trial(), _links.chosen_trial()
-    if tampered is None and (number is None or opened.trial is not None):
-        return
     n = opened.overview.n_trials_total
+    if not _links.unknown_trials(n):
+        return
     has = f"it has trials 0 to {n - 1}" if n else "it has no trials yet"
     st.warning(f"The link names a trial that this study does not have; {has}.", icon=":material/link_off:")
-    st.button("Forget the trial", on_click=lambda: _links.choose_trial(None))
+    st.button("Forget the trial", on_click=_links.forget_trials)

@@ -10,12 +10,31 @@ from autopeft.study import Trial, TrialKind, TrialState
 from .. import figures, queries
 from . import _links, _trial
 from ._study import Open
+from ._table import table
 
 #: Rows whose configuration is put into words; filters narrow larger studies down.
 _MAX_WORDS = 500
 #: Curves drawn at once; more cannot be told apart.
 _MAX_CURVES = 12
 _COSTS = ("wall_time_s", "peak_memory_bytes")
+_STATES = {
+    TrialState.WAITING.value: "waiting",
+    TrialState.RUNNING.value: "running",
+    TrialState.COMPLETE.value: "complete",
+    TrialState.PRUNED.value: "stopped early",
+    TrialState.FAILED.value: "failed",
+}
+_STATE_HELP = (
+    "Waiting: no worker has it yet. Stopped early: the pruner ended its training at a rung, one of the steps at which "
+    "it compares trials, because it would not have reached the front."
+)
+_ROLES = {
+    queries.Role.FRONT.value: "on the front",
+    queries.Role.DOMINATED.value: "dominated",
+    queries.Role.INFEASIBLE.value: "infeasible",
+    queries.Role.PRUNED.value: "stopped early",
+    queries.Role.BASELINE.value: "baseline",
+}
 
 
 def show(opened: Open) -> None:
@@ -26,16 +45,16 @@ def show(opened: Open) -> None:
         st.info("This study has no trials yet; they appear here.")
         return
     chosen = _filters(frame)
-    table = _table(opened, chosen, names)
-    st.caption(f"{len(chosen)} of {len(frame)} trials. Select rows to compare learning curves; the last one is opened.")
-    event = st.dataframe(
-        table,
-        hide_index=True,
-        width="stretch",
-        height=420,
+    st.caption(
+        f"{len(chosen):,} of {queries.counted(len(frame), 'trial')}. Select rows to compare learning curves; the last "
+        "one is opened."
+    )
+    picked = table(
+        _rows(opened, chosen, names),
         key="trials table",
-        on_select=lambda: _selected(table),
-        selection_mode="multi-row",
+        mode="multi-row",
+        on_pick=_links.choose_trial,
+        height=420,
         column_config=_columns(opened),
         alt="Table of trials with state, objectives, costs, worker and configuration.",
     )
@@ -48,7 +67,6 @@ def show(opened: Open) -> None:
         icon=":material/download:",
         on_click="ignore",
     )
-    picked = [int(table["number"].iloc[row]) for row in event.selection.rows if row < len(table)]
     if opened.trial is not None:
         _details(opened, opened.reader.trial(opened.name, opened.trial))
     _curves(opened, frame, picked)
@@ -59,16 +77,20 @@ def _filters(frame: pd.DataFrame) -> pd.DataFrame:
     text, state, kind, front = st.columns([3, 2, 2, 1], vertical_alignment="bottom")
     words = text.text_input("Search", key="trials text", placeholder="words of label, failure or worker").split()
     states = state.multiselect(
-        "State", [item.value for item in TrialState if (frame["state"] == item.value).any()], key="trials states"
+        "State",
+        list(_STATES),
+        key="trials states",
+        format_func=_STATES.__getitem__,
+        placeholder="all",
+        help=_STATE_HELP,
     )
-    kinds = kind.multiselect(
-        "Kind", [item.value for item in TrialKind if (frame["kind"] == item.value).any()], key="trials kinds"
-    )
+    kinds = kind.multiselect("Kind", [item.value for item in TrialKind], key="trials kinds", placeholder="all")
     only_front = front.toggle("Front only", key="trials front")
     return queries.chosen_trials(frame, states=states, kinds=kinds, only_front=only_front, words=words)
 
 
-def _table(opened: Open, chosen: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+def _rows(opened: Open, chosen: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """What the table shows, in words for people; the file to download keeps the words of the program."""
     objectives = [item.name for item in opened.spec.objectives]
     columns = dict.fromkeys(
         [
@@ -86,19 +108,24 @@ def _table(opened: Open, chosen: pd.DataFrame, names: list[str]) -> pd.DataFrame
             "failure_reason",
         ]
     )
-    table = chosen[list(columns)].copy()
-    if "peak_memory_bytes" in table:
-        table["peak_memory_bytes"] = table["peak_memory_bytes"] / 2**20
+    rows = chosen[list(columns)].copy()
+    if "peak_memory_bytes" in rows:
+        rows["peak_memory_bytes"] = rows["peak_memory_bytes"] / 2**20
+    rows["state"] = rows["state"].map(_STATES)
+    rows["role"] = rows["role"].map(_ROLES)
+    of = " of " + chosen["parent"].astype("string")
+    rows["kind"] = rows["kind"].astype("string") + of.where(rows["kind"] == TrialKind.CONFIRMATION.value, "").fillna("")
     words = opened.words(chosen["number"].tolist()[:_MAX_WORDS])
     labels = chosen["label"]
-    table.insert(4, "configuration", labels.where(labels.notna(), chosen["number"].map(words)))
-    return table
+    rows.insert(4, "configuration", labels.where(labels.notna(), chosen["number"].map(words)))
+    return rows
 
 
 def _columns(opened: Open) -> dict[str, object]:
     config = st.column_config
     found: dict[str, object] = {
         "number": config.NumberColumn("trial", width="small", pinned=True),
+        "state": config.TextColumn(help=_STATE_HELP),
         "configuration": config.TextColumn(width="large"),
         "kind": config.TextColumn(help="Search, baseline, or the confirmation of another trial with other seeds."),
         "trainable_parameters": config.NumberColumn("parameters", format="localized", help="Without the task head."),
@@ -108,19 +135,16 @@ def _columns(opened: Open) -> dict[str, object]:
             "duration (s)", format="%.1f", help="From the claim by a worker to the end, loading and measuring included."
         ),
         "attempts": config.NumberColumn(help="How often a worker has claimed it; more than 1: a worker was lost."),
-        "role": config.TextColumn(help="What it is in the picture of the front."),
+        "role": config.TextColumn(
+            help="What it is in the picture of the front. On the front: no other trial is better in every objective. "
+            "Dominated: another one is. Infeasible: it breaks the budget or a constraint."
+        ),
         "failure_reason": config.TextColumn("failure"),
     }
     for item in opened.spec.objectives:
         if item.name not in found:
             found[item.name] = config.NumberColumn(figures.readable(item.name), format="%.4f")
     return found
-
-
-def _selected(table: pd.DataFrame) -> None:
-    rows = [row for row in st.session_state["trials table"]["selection"]["rows"] if row < len(table)]
-    if rows:
-        _links.choose_trial(int(table["number"].iloc[rows[-1]]))
 
 
 def _csv(opened: Open, chosen: pd.DataFrame) -> bytes:
@@ -150,15 +174,23 @@ def _curves(opened: Open, frame: pd.DataFrame, picked: list[int]) -> None:
     curves = queries.curves_frame(opened.reader, opened.name, shown, objective.name)
     rows = frame[frame["number"].isin(shown)]
     states = dict(zip(rows["number"], rows["state"], strict=True))
+    rungs = queries.rung_steps(opened.attributes)
     text = figures.curves_words(curves, states, objective)
     st.plotly_chart(
-        figures.curves_figure(curves, states, objective), key="curves", config={"displaylogo": False}, alt=text
+        figures.curves_figure(curves, states, objective, rungs=rungs),
+        key="curves",
+        config={"displaylogo": False},
+        alt=text,
     )
     more = f" Only {_MAX_CURVES} of {len(numbers)} curves are drawn." if len(numbers) > len(shown) else ""
     st.caption(
         "Measured on the search split while training. A larger last point says why a curve ends early: a triangle was "
-        f"stopped by the pruner, a cross failed, a ring is still running.{more}"
+        "stopped by the pruner, a cross failed, a ring is still running."
+        + (" Dotted lines are rungs: the steps at which the pruner decides who goes on." if rungs else "")
+        + more
     )
+    with st.expander("The picture in words"):
+        st.text(text)
 
 
 def _worth_a_curve(opened: Open, frame: pd.DataFrame) -> list[int]:
@@ -206,20 +238,12 @@ def _failures(opened: Open, frame: pd.DataFrame) -> None:
     if failed.empty:
         st.text("No trial failed.")
         return
-    st.dataframe(
+    table(
         failed,
-        hide_index=True,
-        width="stretch",
         key="failures table",
-        on_select=lambda: _failure_selected(failed),
-        selection_mode="single-row",
+        mode="single-row",
+        on_pick=_links.choose_trial,
         column_config={"number": st.column_config.NumberColumn("trial", width="small")},
         alt="Table of failed trials with reason and message.",
     )
-    st.caption("Select a row to read the traceback above.")
-
-
-def _failure_selected(failed: pd.DataFrame) -> None:
-    rows = [row for row in st.session_state["failures table"]["selection"]["rows"] if row < len(failed)]
-    if rows:
-        _links.choose_trial(int(failed["number"].iloc[rows[0]]))
+    st.caption("Select a row: its traceback stands below the table of trials.")

@@ -225,7 +225,7 @@ def test_what_the_pruner_reports_is_shown(url: str, monkeypatch: pytest.MonkeyPa
     open_store(url).set_attribute("study", "pruning", {**report, "correlations": [row]})
     app = open_page(monkeypatch, url, "insight")
     assert "Saved: 90.0 s, 10% of the search's training." in said(app)
-    assert app.dataframe[0].value["tau"].tolist() == [0.5]
+    assert "At the pruner's rungs: step 10 0.50 (95 %: 0.10 to 0.80), used." in said(app)
     for odd in ("text", {"correlations": "x", "lost": 3}, {}):
         open_store(url).set_attribute("study", "pruning", odd)
         assert "could not be drawn" not in said(open_page(monkeypatch, url, "insight"))

@@ -23,6 +23,11 @@ def test_curves_differ_without_color_and_say_why_they_end() -> None:
     assert figure.layout.xaxis.title.text == "optimizer steps"
 
 
+def test_rungs_are_lines_across() -> None:
+    figure = curves_figure(CURVES, STATES, ACCURACY, rungs=[5, 15])
+    assert [shape.x0 for shape in figure.layout.shapes] == [5, 15]
+
+
 def test_curves_in_words() -> None:
     text = curves_words(CURVES, STATES, ACCURACY)
     assert "trial 1 from 0.2000 to 0.4000 after 20 steps;" in text

@@ -22,15 +22,30 @@ def traces(figure: go.Figure) -> dict[str, object]:
 
 def test_growth(frame: pd.DataFrame) -> None:
     growth = hypervolume_frame(frame, spec())
-    rivals = rival_band([growth.assign(hypervolume=growth["hypervolume"] / 2)])
+    half = growth.assign(hypervolume=growth["hypervolume"] / 2)
+    rivals = rival_band([half])
     figure = hypervolume_figure(growth, rivals, over="n_trials", unit="accuracy x parameters")
     assert list(traces(figure)) == ["random search (median, range)", "this search"]
     assert list(traces(figure)["this search"].y) == growth["hypervolume"].tolist()  # type: ignore[attr-defined]
-    timed = hypervolume_figure(growth, rivals, over="hours", unit="u")
-    assert list(traces(timed)) == ["this search"]
-    assert timed.layout.xaxis.title.text == "time since the first trial (min)"
-    words = hypervolume_words(growth, rivals)
-    assert "after 6 search trials" in words
-    assert "Random search covered" in words
-    assert "No search trial" in hypervolume_words(growth.iloc[:0], rivals)
-    assert hypervolume_figure(growth.iloc[:0], rivals, over="hours", unit="u").layout.annotations
+    band = rival_band([half, half * 2], over="hours")
+    timed = hypervolume_figure(growth, band, over="hours", unit="u")
+    assert list(traces(timed)) == ["random search (median, range)", "this search"]
+    assert list(traces(timed)["random search (median, range)"].x) == pytest.approx((60 * band["hours"]).tolist())  # type: ignore[attr-defined]
+    assert timed.layout.xaxis.title.text == "time since the first search trial (min)"
+
+
+def test_growth_in_words(frame: pd.DataFrame) -> None:
+    """Oracle: the fixture's last member of the front is trial 5, its fourth measured one of six."""
+    growth = hypervolume_frame(frame, spec())
+    half = growth.assign(hypervolume=growth["hypervolume"] / 2)
+    final = growth["hypervolume"].iloc[-1]
+    words = hypervolume_words(growth, rival_band([half]))
+    assert f"covers {final:,.0f} after 6 search trials; it last grew with trial 5, after 4 search trials." in words
+    assert f"Random search covered {final / 2:,.0f} after 6 search trials, this one {final:,.0f}." in words
+    slow = rival_band([half.assign(hours=2 * growth["hours"])], over="hours")
+    assert f"Random search covered {slow['middle'][slow['hours'] <= growth['hours'].iloc[-1]].iloc[-1]:,.0f}" in (
+        hypervolume_words(growth, slow, over="hours")
+    )
+    none = growth.iloc[:0]
+    assert "No search trial" in hypervolume_words(none, rival_band([half]))
+    assert hypervolume_figure(none, rival_band([half]), over="hours", unit="u").layout.annotations

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
-from autopeft.objectives import COSTS, Constraint, hypervolume, to_maximization
+from autopeft.objectives import COSTS, Constraint
 from autopeft.store import StudyReader, open_store
 from autopeft.study import Front, Study, TrialKind, best_of, best_within_budget, search_front, within_budget
 from dashboard.queries import (
@@ -18,13 +17,12 @@ from dashboard.queries import (
     best_number,
     front_numbers,
     hypervolume_frame,
-    is_rival,
     knee_number,
     reference_values,
-    rival_band,
     seed_intervals,
     trials_frame,
 )
+from tests.dashboard.frames import frame_of, points
 from tests.dashboard.studies import spec
 from tests.study.builders import make_spec, make_trial
 
@@ -64,12 +62,6 @@ def test_the_front_is_the_one_of_the_commands(frame: pd.DataFrame, full_url: str
     assert best_number(frame, study.spec, TrialKind.SEARCH, TrialKind.BASELINE) == best.number == 5
 
 
-points = st.lists(
-    st.tuples(st.one_of(st.none(), st.integers(0, 6).map(lambda n: n / 8)), st.integers(0, 9).map(lambda n: 700 * n)),
-    max_size=12,
-)
-
-
 @settings(deadline=None, max_examples=50)
 @given(points)
 def test_front_knee_best_and_hypervolume_on_any_trials(values: list[tuple[float | None, int]]) -> None:
@@ -90,44 +82,6 @@ def test_front_knee_best_and_hypervolume_on_any_trials(values: list[tuple[float 
     if front.hypervolume is not None:
         assert growth["hypervolume"].iloc[-1] == pytest.approx(front.hypervolume)
         assert growth["hypervolume"].is_monotonic_increasing
-
-
-@settings(deadline=None, max_examples=50)
-@given(points)
-def test_the_growing_hypervolume_is_that_of_every_prefix(values: list[tuple[float | None, int]]) -> None:
-    """Oracle: the hypervolume of each prefix, computed anew."""
-    measured = [(accuracy, cost) for accuracy, cost in values if accuracy is not None]
-    study = Study(spec=make_spec(), trials=tuple(make_trial(i, a, c) for i, (a, c) in enumerate(measured)))
-    growth = hypervolume_frame(frame_of(study), study.spec, reference=(-0.5, 8000.0))
-    y = to_maximization(np.array(measured, dtype=float).reshape(-1, 2), study.spec.objectives)
-    origin = to_maximization([(-0.5, 8000.0)], study.spec.objectives)[0]
-    expected = [hypervolume(y[: i + 1], origin) for i in range(len(y))]
-    assert growth["hypervolume"].tolist() == pytest.approx(expected)
-
-
-def frame_of(study: Study) -> pd.DataFrame:
-    moment = pd.Timestamp("2026-01-01", tz="UTC")
-    rows = [
-        {
-            "number": item.number,
-            "kind": item.kind.value,
-            "state": item.state.value,
-            "trainable_parameters": item.draft.trainable_parameters,
-            "accuracy": item.value("accuracy"),
-            "started_at": moment,
-            "finished_at": moment + pd.Timedelta(hours=item.number + 1),
-        }
-        for item in study.trials
-    ]
-    columns = ["number", "kind", "state", "trainable_parameters", "accuracy", "started_at", "finished_at"]
-    return pd.DataFrame(rows, columns=columns).astype({"accuracy": "float64", "trainable_parameters": "float64"})
-
-
-def test_time_counts_from_the_first_start() -> None:
-    study = Study(spec=make_spec(), trials=tuple(make_trial(i, 0.5 + i / 10, 100) for i in range(3)))
-    growth = hypervolume_frame(frame_of(study), study.spec)
-    assert growth["hours"].tolist() == [1.0, 2.0, 3.0]
-    assert growth["number"].tolist() == [0, 1, 2]
 
 
 def test_three_objectives() -> None:
@@ -161,22 +115,6 @@ def test_constraints_bound_the_front_as_everywhere(text: str, full_url: str) -> 
     roles = add_roles(frame, bounded.spec)
     assert set(roles.loc[roles["role"] == Role.FRONT, "number"]) == {item.number for item in front.trials}
     assert (roles["role"] == Role.INFEASIBLE).sum() >= 2
-
-
-def test_a_rival_is_the_same_search_at_random() -> None:
-    mine = make_spec("mine", sampler="bayesian")
-    assert is_rival(mine, make_spec("other", sampler="random", seed=3))
-    assert not is_rival(mine, make_spec("other", sampler="bayesian"))
-    assert not is_rival(mine, make_spec("other", sampler="random", budget=7))
-    assert not is_rival(make_spec("mine"), make_spec("mine"))
-    assert not is_rival(mine, replace(make_spec("other"), task={"name": "else"}))
-
-
-def test_the_band_covers_what_all_random_searches_reached() -> None:
-    curves = [pd.DataFrame({"hypervolume": values}) for values in ([1.0, 2.0, 9.0], [3.0, 4.0], [0.0, 8.0, 8.0])]
-    band = rival_band(curves)
-    assert band.to_numpy().tolist() == [[1, 0, 1, 3], [2, 2, 4, 8]]
-    assert rival_band([]).empty
 
 
 def test_intervals_over_seeds(frame: pd.DataFrame) -> None:

@@ -117,7 +117,7 @@ def lease(number: int, outcome: str | None, minutes: float) -> LeaseFacts:
 
 def test_lost_workers(frame: pd.DataFrame) -> None:
     well = workers(frame, [lease(1, None, 1)], NOW)
-    assert (well.status, "1 trials are being trained" in well.finding) == (Status.GOOD, True)
+    assert (well.status, "1 trial is being trained" in well.finding) == (Status.GOOD, True)
     lost = workers(frame, [lease(4, "lost", -5), lease(4, "lost", -3)], NOW)
     assert lost.status is Status.WARNING
     assert "2 times a worker was lost (trials 4)" in lost.finding
