@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli import _catalog, _dashboard, _database, _deliver, _doctor, _export, _inspect, _search, _worker
+from autopeft.cli import (
+    _catalog,
+    _cluster,
+    _dashboard,
+    _database,
+    _deliver,
+    _doctor,
+    _export,
+    _inspect,
+    _search,
+    _worker,
+)
 from autopeft.cli._environment import is_debug
 from autopeft.cli._log import warnings_shown
 from autopeft.cli._output import tell
@@ -194,6 +205,19 @@ database.command(
     ),
 )(_database.export)
 app.add_typer(database, rich_help_panel=_MACHINE)
+
+cluster = typer.Typer(
+    name="cluster",
+    help="Prepare a cluster by docker compose.",
+    no_args_is_help=True,
+    epilog=examples("autopeft cluster init", "docker compose up --build -d"),
+)
+cluster.command("init", epilog=examples("autopeft cluster init", "autopeft cluster init --force"))(_cluster.init)
+cluster.command("check", epilog=examples("autopeft cluster check", "autopeft cluster check --format json"))(
+    _cluster.check
+)
+cluster.command("token", epilog=examples("export AUTOPEFT_API_TOKEN=$(autopeft cluster token)"))(_cluster.print_token)
+app.add_typer(cluster, rich_help_panel=_MACHINE)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
