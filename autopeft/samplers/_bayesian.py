@@ -111,10 +111,10 @@ class BayesianSampler:
                 suggestion, point = self._suggest(index, goal, why, rng, taken)
                 if suggestion is None or point is None:
                     break
-                if goal is not None:
-                    goal.believe([point])
                 chosen.append(suggestion)
                 taken.add(point.fingerprint)
+                if goal is not None and len(chosen) < n:
+                    goal.believe([point])
         return chosen
 
     def _suggest(
