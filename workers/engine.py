@@ -148,12 +148,15 @@ class Engine:
         return replace(opened, resident=tuple(self._studies))
 
     def _rebuild(self, study: Study) -> tuple[Any, Opened]:
+        from autopeft.artifacts import open_artifacts
         from autopeft.orchestrate import study_pruner
+        from autopeft.orchestrate._inputs import localize
         from autopeft.orchestrate._rebuild import rebuild_runner
 
         chosen = self._settings
+        artifacts = None if chosen.artifacts is None else open_artifacts(chosen.artifacts)
         runner, cohort = rebuild_runner(
-            study,
+            localize(study, artifacts, cache_dir=chosen.cache_dir),
             cache_dir=chosen.cache_dir,
             device=chosen.device,
             allow_code=chosen.allow_code,

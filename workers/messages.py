@@ -23,6 +23,7 @@ class EngineSettings:
         cohort: Configurations trained as one batch; None takes the study's, or measures it.
         resident: Studies whose backbone and data are kept in memory, >= 1.
         allow_code: Whether code that studies name may be run.
+        artifacts: Place of the files that machines share; None if this one knows none.
     """
 
     cache_dir: Path
@@ -32,6 +33,7 @@ class EngineSettings:
     cohort: int | None = None
     resident: int = 2
     allow_code: bool = False
+    artifacts: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

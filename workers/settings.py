@@ -34,6 +34,7 @@ class WorkerSettings:
         allow_code: Whether code that studies name may be run: reward functions of the user's, code that comes with a
             backbone, pickled weights.
         pool: Name of the pool it belongs to; None for none.
+        artifacts: Place of the files that machines share: a folder, or the URL of an object store; None for none.
     """
 
     cache_dir: Path
@@ -51,6 +52,7 @@ class WorkerSettings:
     grace_s: float = 8.0
     allow_code: bool = False
     pool: str | None = None
+    artifacts: str | None = None
 
     def __post_init__(self) -> None:
         lows = {"threads": 1, "cohort": 1, "resident": 1, "lease_s": 1, "memory_limit_bytes": 2**20}
@@ -76,6 +78,7 @@ class WorkerSettings:
             cohort=self.cohort,
             resident=self.resident,
             allow_code=self.allow_code,
+            artifacts=self.artifacts,
         )
 
 

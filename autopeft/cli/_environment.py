@@ -46,6 +46,11 @@ def database_flag(given: str | None, environment: Mapping[str, str] = os.environ
     return ("--db", given)
 
 
+def artifacts_flag(given: str | None, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The words that name the place of artifacts in a command shown to people; none where the environment names it."""
+    return () if given is None or given == environment.get("AUTOPEFT_ARTIFACTS") else ("--artifacts", given)
+
+
 def database_note(given: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
     """What must be done before a command shown to people finds the database; None if it does as it stands."""
     if given is None or given == environment.get("AUTOPEFT_DB") or not _has_password(given):

@@ -26,6 +26,17 @@ DatabaseOption = Annotated[
         "Default: autopeft.db in $AUTOPEFT_HOME, else in the user's data folder (`autopeft doctor` shows it).",
     ),
 ]
+ArtifactsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts",
+        envvar="AUTOPEFT_ARTIFACTS",
+        metavar="PLACE",
+        show_default=False,
+        help="Folder or URL (s3://BUCKET/FOLDER) of files that machines share: your data and a backbone folder go "
+        "there for workers that do not see them. Default: none, workers see this machine's files.",
+    ),
+]
 FormatOption = Annotated[
     OutputFormat, typer.Option("--format", "-f", help="Tables for people, or JSON with a schema version.")
 ]

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autopeft.cli._environment import cache_folder, data_folder, database_flag, database_note, database_url
+from autopeft.cli._environment import (
+    artifacts_flag,
+    cache_folder,
+    data_folder,
+    database_flag,
+    database_note,
+    database_url,
+)
 from autopeft.cli._interrupt import Interruption
-from autopeft.cli._options import DatabaseOption, FormatOption
+from autopeft.cli._options import ArtifactsOption, DatabaseOption, FormatOption
 from autopeft.cli._output import OutputFormat, data_console, emit, tell
 from autopeft.cli._search_flags import takes_search_flags
+from autopeft.cli._workers import workers_module
 from autopeft.exceptions import UsageError
 
 if TYPE_CHECKING:
-    from autopeft.orchestrate import PreparedSearch, SearchResult, SearchSettings, WarmStart
+    from autopeft.orchestrate import Pool, PreparedSearch, SearchResult, SearchSettings, WarmStart
     from autopeft.study import Study
 
 ConfigOption = Annotated[
@@ -32,6 +41,7 @@ def search(
     *,
     config: ConfigOption = None,
     db: DatabaseOption = None,
+    artifacts: ArtifactsOption = None,
     quiet: QuietOption = False,
     format: FormatOption = OutputFormat.HUMAN,
     **flags: Any,
@@ -48,7 +58,7 @@ def search(
             # The libraries take seconds to load, and what the command asks for is not known before.
             tell("Interrupted before the search began; the same command starts it.")
             raise typer.Exit(130) from None
-        _run(settings, db, interruption, is_quiet=quiet, format=format)
+        _run(settings, db, interruption, artifacts=artifacts, is_quiet=quiet, format=format)
 
 
 @takes_search_flags
@@ -98,13 +108,20 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _run(
-    settings: SearchSettings, db: str | None, interruption: Interruption, *, is_quiet: bool, format: OutputFormat
+    settings: SearchSettings,
+    db: str | None,
+    interruption: Interruption,
+    *,
+    artifacts: str | None,
+    is_quiet: bool,
+    format: OutputFormat,
 ) -> None:
     from autopeft.orchestrate import resume_command
 
-    command = resume_command(settings, database_flag(db))
+    extra = (*database_flag(db), *artifacts_flag(artifacts))
+    command = resume_command(settings, extra)
     try:
-        result = _search(settings, db, command, interruption, is_quiet=is_quiet)
+        result = _search(settings, db, command, interruption, artifacts=artifacts, extra=extra, is_quiet=is_quiet)
     except KeyboardInterrupt:
         tell(f"Interrupted. Everything that had finished is stored; go on with:\n  {command}")
         _show_note(db)
@@ -128,8 +145,16 @@ def _run(
 
 
 def _search(
-    settings: SearchSettings, db: str | None, command: str, interruption: Interruption, *, is_quiet: bool
+    settings: SearchSettings,
+    db: str | None,
+    command: str,
+    interruption: Interruption,
+    *,
+    artifacts: str | None,
+    extra: tuple[str, ...],
+    is_quiet: bool,
 ) -> SearchResult:
+    from autopeft.artifacts import open_artifacts
     from autopeft.cli._progress import SearchProgress
     from autopeft.orchestrate import begin_study, prepare, run_search
     from autopeft.store import open_store
@@ -138,7 +163,10 @@ def _search(
     with open_store(database_url(db)) as store:
         begin_study(settings.warm_start, store, prepared.spec, prepared.space)
         store.set_attribute(prepared.spec.name, "command", command)
-        with SearchProgress(is_quiet=is_quiet, before_trial=interruption.check) as progress:
+        with (
+            SearchProgress(is_quiet=is_quiet, before_trial=interruption.check) as progress,
+            _pool(settings, database_url(db)) as pool,
+        ):
             _show_note(db, progress.message)
             return run_search(
                 prepared,
@@ -146,8 +174,34 @@ def _search(
                 progress,
                 cache_dir=cache_folder(),
                 store_url=store.url,
-                command_extra=database_flag(db),
+                command_extra=extra,
+                pool=pool,
+                artifacts=None if artifacts is None else open_artifacts(artifacts),
             )
+
+
+@contextmanager
+def _pool(settings: SearchSettings, url: str) -> Iterator[Pool | None]:
+    """The workers that the search looks after itself; None for every executor but Ray's."""
+    if settings.executor != "ray":
+        yield None
+        return
+    # Who starts the search names the code, and the cluster's token lets nobody else name any.
+    names_code = any(":" in name for name in (*settings.objectives, *settings.record))
+    chosen = workers_module("settings").WorkerSettings(
+        cache_dir=cache_folder(),
+        cohort=settings.cohort,
+        allow_code=names_code or settings.allow_pickle or settings.trust_remote_code,
+    )
+    with workers_module("pool").ray_pool(
+        settings.address,
+        url,
+        chosen,
+        cpus=settings.worker_cpus,
+        gpus=settings.worker_gpus,
+        limit=settings.workers,
+    ) as pool:
+        yield pool
 
 
 def _show_plan(settings: SearchSettings, db: str | None, format: OutputFormat) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autopeft.cli._environment import cache_folder, database_url
-from autopeft.cli._options import DatabaseOption
+from autopeft.cli._options import ArtifactsOption, DatabaseOption
 from autopeft.cli._workers import workers_module
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _LIFE = "How long it works"
 def worker(
     *,
     db: DatabaseOption = None,
+    artifacts: ArtifactsOption = None,
     study: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,6 +117,7 @@ def worker(
         is_once=once,
         lease_s=parse_duration(lease),
         allow_code=allow_code,
+        artifacts=artifacts,
     )
     with open_store(database_url(db)) as store, _told():
         supervisor = workers_module("supervisor").Supervisor(store, settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from autopeft.artifacts import ArtifactStore
 from autopeft.backbones import Backbone, load_backbone
 from autopeft.configuration import Configuration
 from autopeft.exceptions import StudyMismatchError
@@ -16,6 +17,7 @@ from autopeft.orchestrate._baselines import Baseline, baselines
 from autopeft.orchestrate._events import Plan, Progress
 from autopeft.orchestrate._executor import Executor, LocalExecutor
 from autopeft.orchestrate._fidelity import study_pruner
+from autopeft.orchestrate._inputs import INPUTS, ship_inputs
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
 from autopeft.orchestrate._portable import SETTINGS, VERSIONS, package_versions, settings_to_dict
 from autopeft.orchestrate._prepare import PreparedSearch, resume_command
@@ -174,6 +176,7 @@ def run_search(
     store_url: str,
     command_extra: tuple[str, ...] = (),
     pool: Pool | None = None,
+    artifacts: ArtifactStore | None = None,
 ) -> SearchResult:
     """Run a search to its end, resuming whatever is already stored.
 
@@ -185,6 +188,7 @@ def run_search(
         store_url: Where the study is stored, password masked.
         command_extra: Further words of the command that resumes.
         pool: Workers that are kept for the search, where it does not run its trials itself.
+        artifacts: Where workers find the user's files; None if they see the same files as this process.
 
     Raises:
         StudyMismatchError: If a study of that name has other settings.
@@ -212,11 +216,28 @@ def run_search(
         cohort = prepared.settings.cohort or runner.cohort_size(probe_configuration(prepared, planned))
         executor = LocalExecutor(store, runner, progress, cohort=cohort, pruner=pruner)
     else:
+        if artifacts is not None:
+            _ship(prepared, store, artifacts, progress)
         executor = RemoteExecutor(store, progress, name=prepared.settings.executor, pool=pool)
         # The workers have their own; this one's memory is of no more use.
         del runner
     loop = SearchLoop(prepared, store, executor, progress, baselines=planned, spent_s=spent_s, pruner=pruner)
     return loop.run()
+
+
+def _ship(prepared: PreparedSearch, store: TrialStore, artifacts: ArtifactStore, progress: Progress) -> None:
+    """Have the files that only this machine sees where its workers find them."""
+    settings = prepared.settings
+    inputs = ship_inputs(
+        prepared.spec,
+        artifacts,
+        allow_pickle=settings.allow_pickle,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    if inputs:
+        store.set_attribute(prepared.spec.name, INPUTS, inputs)
+        size = sum(item["bytes"] for item in inputs.values())
+        progress.message(f"Stored {' and '.join(inputs)} ({size / 2**20:.1f} MiB) in {artifacts.url} for the workers.")
 
 
 def _settle(store: TrialStore, study: Study, runner: TrialRunner) -> int:
