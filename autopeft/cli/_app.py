@@ -20,6 +20,7 @@ from autopeft.cli import (
     _export,
     _inspect,
     _search,
+    _serve,
     _worker,
 )
 from autopeft.cli._environment import is_debug
@@ -113,6 +114,15 @@ app.command(
         "srun autopeft worker --idle-timeout 10m",
     ),
 )(_worker.worker)
+app.command(
+    "serve",
+    rich_help_panel=_SEARCH,
+    epilog=examples(
+        "autopeft serve --token-file tokens",
+        "autopeft serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --executor workers --max-active 4",
+        "autopeft serve --no-token   # on this machine alone",
+    ),
+)(_serve.serve)
 app.command(
     "status",
     rich_help_panel=_STUDIES,

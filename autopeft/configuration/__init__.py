@@ -43,7 +43,13 @@ from autopeft.configuration._space import (
     SearchSpace,
     SizeRule,
 )
-from autopeft.configuration._yaml import SearchSpaceInfo, list_search_spaces, load_search_space
+from autopeft.configuration._yaml import (
+    SearchSpaceInfo,
+    list_search_spaces,
+    load_search_space,
+    read_yaml,
+    search_space_files,
+)
 
 __all__ = [
     "BLOCK_PARTS",
@@ -96,6 +102,8 @@ __all__ = [
     "parse_budget",
     "parse_search_space",
     "profile_sizes",
+    "read_yaml",
     "score_sizes",
+    "search_space_files",
     "uniform_scores",
 ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from autopeft.orchestrate._settings import SearchSettings, parse_duration, parse_share
     from autopeft.orchestrate._statistics import Interval, difference_interval, score_interval
     from autopeft.orchestrate._warm_start import WarmStart, begin_study, find_warm_start
+    from autopeft.orchestrate._worker_id import is_dead, local_pid, worker_id
 
 _PLACES = {
     "_baselines": ("Baseline", "baselines"),
@@ -35,6 +36,7 @@ _PLACES = {
     "_settings": ("SearchSettings", "parse_duration", "parse_share"),
     "_statistics": ("Interval", "difference_interval", "score_interval"),
     "_warm_start": ("WarmStart", "begin_study", "find_warm_start"),
+    "_worker_id": ("is_dead", "local_pid", "worker_id"),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -59,7 +61,9 @@ __all__ = [
     "begin_study",
     "difference_interval",
     "find_warm_start",
+    "is_dead",
     "load_runner",
+    "local_pid",
     "make_plan",
     "parse_duration",
     "parse_share",
@@ -70,6 +74,7 @@ __all__ = [
     "run_search",
     "score_interval",
     "summarize",
+    "worker_id",
 ]
 
 

@@ -13,9 +13,20 @@ import psutil
 _CLOCK_SLACK_S = 2
 
 
-def worker_id() -> str:
-    """``host:kernel:pid:start`` of this process; the start time tells it from a later process with the same pid."""
-    return f"{_place()}:{os.getpid()}:{_start_time(os.getpid())}"
+def worker_id(pid: int | None = None) -> str:
+    """``host:kernel:pid:start`` of a process; the start time tells it from a later process with the same pid.
+
+    Args:
+        pid: A process of this machine; None for this one.
+    """
+    chosen = os.getpid() if pid is None else pid
+    return f"{_place()}:{chosen}:{_start_time(chosen) or 0}"
+
+
+def local_pid(worker: str) -> int | None:
+    """The pid of a process that is alive on this machine; None if it is dead, or nobody can tell from here."""
+    place, pid, _ = worker.rsplit(":", 2)
+    return int(pid) if place == _place() and not is_dead(worker) else None
 
 
 def is_dead(worker: str) -> bool:

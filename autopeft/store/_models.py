@@ -245,3 +245,31 @@ class WorkerRow(Base):
     announced_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+
+
+class SubmissionRow(Base):
+    """A submission; `settings` is JSON text, `service` who drives it or did last, `process` the driver."""
+
+    __tablename__ = "submissions"
+    __table_args__ = (
+        UniqueConstraint("study"),
+        Index(None, "state"),
+        CheckConstraint("state IN ('QUEUED', 'RUNNING', 'STOPPING', 'STOPPED', 'COMPLETE', 'FAILED')", name="state"),
+        CheckConstraint("state NOT IN ('RUNNING', 'STOPPING') OR service IS NOT NULL", name="service"),
+        CheckConstraint("attempts >= 0", name="attempts"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study: Mapped[str]
+    owner: Mapped[str]
+    settings: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    service: Mapped[str | None]
+    process: Mapped[str | None]
+    message: Mapped[str | None]
+    created_at: Mapped[datetime]
+    queued_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: Alembic revision that `_models` describes; a test holds it equal to the newest migration.
-HEAD = "0003"
+HEAD = "0004"
 #: Alembic's own table, under a name that cannot meet another application's.
 VERSION_TABLE = "autopeft_version"
 

@@ -9,51 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, Row, Select, String, Text, UniqueConstraint, func, insert, select, update
+from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Mapped, mapped_column
 
 from autopeft.exceptions import NotFoundError, SubmissionConflictError
 from autopeft.store._codec import to_json
-from autopeft.store._models import Base
+from autopeft.store._models import SubmissionRow
 from autopeft.store._sql_core import SqlCore
 from autopeft.store._submission import ACTIVE, OwnerHistory, QueueEntry, Submission, SubmissionState, turn_order
 
-
 _ACTIVE_VALUES = [item.value for item in ACTIVE]
-
-
-class SubmissionRow(Base):
-    """A submission; `settings` is JSON text, `service` who drives it or did last, `process` the driver."""
-
-    __tablename__ = "submissions"
-    __table_args__ = (
-        UniqueConstraint("study"),
-        Index(None, "state"),
-        CheckConstraint(
-            "state IN ('QUEUED', 'RUNNING', 'STOPPING', 'STOPPED', 'COMPLETE', 'FAILED')", name="state"
-        ),
-        CheckConstraint("state NOT IN ('RUNNING', 'STOPPING') OR service IS NOT NULL", name="service"),
-        CheckConstraint("attempts >= 0", name="attempts"),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    study: Mapped[str]
-    owner: Mapped[str]
-    settings: Mapped[str] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(String(16))
-    attempts: Mapped[int]
-    service: Mapped[str | None]
-    process: Mapped[str | None]
-    message: Mapped[str | None]
-    created_at: Mapped[datetime]
-    queued_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    heartbeat_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 class Submissions(SqlCore):
@@ -150,7 +118,7 @@ class Submissions(SqlCore):
         """Number of submissions in each state; every state is present."""
         statement = select(SubmissionRow.state, func.count()).group_by(SubmissionRow.state)
         with self._reading() as connection:
-            found = {state: count for state, count in connection.execute(statement)}
+            found = dict(connection.execute(statement).all())
         return {state: found.get(state.value, 0) for state in SubmissionState}
 
     def queue(self) -> list[str]:
@@ -266,9 +234,7 @@ class Submissions(SqlCore):
         """
         self._change(study, service, state=SubmissionState.QUEUED.value, message=message, n_attempts=int(counts))
 
-    def _change(
-        self, study: str, service: str, *, is_end: bool = False, n_attempts: int = 0, **values: Any
-    ) -> None:
+    def _change(self, study: str, service: str, *, is_end: bool = False, n_attempts: int = 0, **values: Any) -> None:
         """Change what the service holds; nothing if it does not hold it any more."""
         with self._writing() as connection:
             if is_end:
@@ -294,7 +260,7 @@ class Submissions(SqlCore):
             .where(SubmissionRow.state.in_(_ACTIVE_VALUES))
             .group_by(SubmissionRow.owner)
         )
-        n_active = {owner: count for owner, count in connection.execute(active)}
+        n_active = dict(connection.execute(active).all())
         history = {
             owner: OwnerHistory(n_active=n_active.get(owner, 0), last_started_at=moment)
             for owner, moment in connection.execute(started)

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autopeft.orchestrate._worker_id import is_dead, worker_id
+from autopeft.orchestrate._worker_id import is_dead, local_pid, worker_id
 
 PRINT = "from autopeft.orchestrate._worker_id import worker_id; print(worker_id())"
 UNSHARE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
@@ -69,3 +69,16 @@ def test_without_namespaces_the_boot_time_tells(monkeypatch: pytest.MonkeyPatch)
     assert is_dead(gone)
     monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)
     assert not is_dead(gone)
+
+
+def test_a_child_is_named_as_it_names_itself_and_found_by_its_name_while_it_lives() -> None:
+    command = [sys.executable, "-c", f"import sys; {PRINT}; sys.stdout.flush(); sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        own = child.stdout.readline().strip()
+        assert worker_id(child.pid) == own
+        assert local_pid(own) == child.pid
+        child.communicate()
+    assert local_pid(own) is None
+    assert is_dead(worker_id(child.pid))
+    assert local_pid("elsewhere:k:1:0") is None

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import CheckConstraint, text
 from sqlalchemy.exc import IntegrityError
 
-from autopeft.store import SqlStore, WorkerFacts
+from autopeft.store import SqlStore, Submissions, WorkerFacts
 from autopeft.store._models import Base
 from tests.store.builders import FAILURE, claimed, make_draft, make_measurement, make_point, make_spec
 
@@ -65,6 +65,14 @@ FORBIDDEN = [
     ("ck_workers_pid", "UPDATE workers SET pid = 0"),
     ("ck_workers_state", "UPDATE workers SET state = 'bored'"),
     ("ck_workers_expiry", "UPDATE workers SET expires_at = '2000-01-01 00:00:00.000000'"),
+    ("ck_submissions_state", "UPDATE submissions SET state = 'LATE'"),
+    ("ck_submissions_service", "UPDATE submissions SET state = 'RUNNING'"),
+    ("ck_submissions_attempts", "UPDATE submissions SET attempts = -1"),
+    (
+        "submissions.study",
+        "INSERT INTO submissions (study, owner, settings, state, attempts, created_at, queued_at) "
+        "SELECT study, 'thief', settings, state, attempts, created_at, queued_at FROM submissions",
+    ),
     ("studies.name", "INSERT INTO studies (name, spec, created_at) SELECT name, spec, created_at FROM studies"),
 ]
 
@@ -82,6 +90,8 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
         store.add_trial("s", make_draft(4))
         store.acquire_driver("s", "d", executor="local", lease_s=60)
         store.announce_worker(WorkerFacts(id="w", host="h", pid=1), 60)
+        with Submissions(tmp_path / "a.db") as submissions:
+            submissions.submit("s", "ada", {})
         yield store
 
 
