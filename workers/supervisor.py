@@ -187,7 +187,7 @@ class Supervisor:
         Returns:
             Why this worker cannot serve it; None if it can.
         """
-        study = self._patiently(lambda: self._store.load_study(name))
+        study = self._patiently(lambda: self._store.load_outline(name))
         if study is None:
             return "the store could not be reached"
         problem = version_problem(study.attributes.get(VERSIONS) or {}, self._versions)
@@ -243,7 +243,7 @@ class Supervisor:
             self._restart_engine()
 
     def _retrain(self, study: str, trials: Sequence[Trial]) -> None:
-        loaded = self._patiently(lambda: self._store.load_study(study))
+        loaded = self._patiently(lambda: self._store.load_outline(study))
         for index, trial in enumerate(trials):
             reason = None
             if loaded is None or self.is_stopping:

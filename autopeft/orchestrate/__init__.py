@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autopeft.orchestrate._fidelity import FidelityPlan, resolve_fidelity, study_pruner
     from autopeft.orchestrate._loop import SearchLoop, SearchResult
     from autopeft.orchestrate._prepare import PreparedSearch, prepare, resume_command
+    from autopeft.orchestrate._remote import Pool, RemoteExecutor
     from autopeft.orchestrate._reopen import ReopenedStudy, reopen
     from autopeft.orchestrate._search import load_runner, make_plan, planned_baselines, run_search
     from autopeft.orchestrate._settings import SearchSettings, parse_duration, parse_share
@@ -31,6 +32,7 @@ _PLACES = {
     "_fidelity": ("FidelityPlan", "resolve_fidelity", "study_pruner"),
     "_loop": ("SearchLoop", "SearchResult"),
     "_prepare": ("PreparedSearch", "prepare", "resume_command"),
+    "_remote": ("Pool", "RemoteExecutor"),
     "_reopen": ("ReopenedStudy", "reopen"),
     "_search": ("load_runner", "make_plan", "planned_baselines", "run_search"),
     "_settings": ("SearchSettings", "parse_duration", "parse_share"),
@@ -49,8 +51,10 @@ __all__ = [
     "Interval",
     "LocalExecutor",
     "Plan",
+    "Pool",
     "PreparedSearch",
     "Progress",
+    "RemoteExecutor",
     "ReopenedStudy",
     "SearchLoop",
     "SearchResult",

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from autopeft.exceptions import MachineError
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._recover import recover
+from autopeft.orchestrate._worker_id import worker_id
 from autopeft.pruners import PRUNING_NOTE
-from autopeft.store import TrialStore, WorkerRecord
+from autopeft.store import StudyFollower, TrialStore, WorkerRecord
 from autopeft.study import Study, Trial, TrialKind, TrialState, best_within_budget
 
 _POLL_S = (0.05, 0.5)
@@ -32,8 +33,15 @@ class Pool(Protocol):
     def name(self) -> str:
         """Under which its workers say that they belong to it."""
 
-    def tend(self) -> str | None:
+    @property
+    def size(self) -> int:
+        """How many workers it can hold now."""
+
+    def tend(self, wanted: int) -> str | None:
         """Replace workers that are gone and use what was added; called again and again, and cheap.
+
+        Args:
+            wanted: How many there is work for.
 
         Returns:
             Why there are fewer workers than wanted, in words; None if there are enough.
@@ -63,7 +71,10 @@ class RemoteExecutor:
         self._progress = progress
         self._pool = pool
         self.name = name
+        self._follower: StudyFollower | None = None
+        self._followed = ""
         self._seen: dict[int, TrialState] | None = None
+        self._n_unfinished = 0
         self._n_running = 0
         self._capacity = 1
         self._next_look = 0.0
@@ -90,10 +101,10 @@ class RemoteExecutor:
         deadline = time.monotonic() + _LONGEST_WAIT_S
         pause_s = _POLL_S[0]
         while True:
+            has_news = self._look(study)
+            mine = self._require(study).unfinished(kinds)
+            self._n_unfinished = len(mine)
             self._look_after(study)
-            loaded = self._store.load_study(study)
-            has_news = self._tell(loaded)
-            mine = [item for item in loaded.of_kind(*kinds) if not item.state.is_finished]
             self._n_running = sum(item.state is TrialState.RUNNING for item in mine)
             if not mine:
                 return False
@@ -114,14 +125,20 @@ class RemoteExecutor:
     def _look_after(self, study: str) -> None:
         now = time.monotonic()
         if now >= self._next_recovery:
+            # TEMPORARY until the loop holds the lease
+            self._store.acquire_driver(study, worker_id(), executor=self.name, lease_s=60)
             recover(self._store, study)
             self._next_recovery = now + _RECOVER_EVERY_S
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_AT_WORKERS_EVERY_S
-        self._shortage = None if self._pool is None else self._pool.tend()
         serving = [item for item in self._live() if study not in item.facts.refusals]
-        self._capacity = max(1, sum(_batch(item.facts.resources) for item in serving))
+        capacity = sum(_batch(item.facts.resources) for item in serving)
+        if self._pool is not None:
+            self._shortage = self._pool.tend(self._n_unfinished)
+            # Those that are still loading will want a trial each.
+            capacity += max(0, self._pool.size - len(serving))
+        self._capacity = max(1, capacity)
 
     def _live(self) -> list[WorkerRecord]:
         found = [item for item in self._store.workers() if not item.is_expired]
@@ -129,16 +146,24 @@ class RemoteExecutor:
             found = [item for item in found if item.facts.resources.get("pool") == self._pool.name]
         return found
 
-    def _tell(self, study: Study) -> bool:
+    def _require(self, study: str) -> StudyFollower:
+        if self._follower is None or self._followed != study:
+            self._follower, self._followed, self._seen = StudyFollower(self._store, study), study, None
+        return self._follower
+
+    def _look(self, study: str) -> bool:
         """Tell of what has changed since the last look.
 
         Returns:
             Whether a trial has ended.
         """
+        follower = self._require(study)
+        loaded = follower.refresh()
         if self._seen is None:
-            self._seen = {item.number: item.state for item in study.trials if item.state is not TrialState.RUNNING}
+            # What ended before this search began is no news; who was lost in the middle is.
+            self._seen = {item.number: item.state for item in loaded.trials if item.state is not TrialState.RUNNING}
         has_ended = False
-        for trial in study.trials:
+        for trial in follower.changed:
             before = self._seen.get(trial.number)
             if trial.state is before:
                 continue
@@ -150,7 +175,7 @@ class RemoteExecutor:
             if before is not TrialState.RUNNING:
                 self._progress.trial_started(trial)
             has_ended |= trial.state.is_finished
-            self._tell_end(study, trial)
+            self._tell_end(loaded, trial)
         return has_ended
 
     def _tell_end(self, study: Study, trial: Trial) -> None:

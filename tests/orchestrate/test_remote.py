@@ -34,12 +34,13 @@ class Record(SilentProgress):
 
 class FakePool:
     name = "mine"
+    size = 2
 
     def __init__(self, shortage: str | None = None) -> None:
         self.shortage = shortage
         self.closed = False
 
-    def tend(self) -> str | None:
+    def tend(self, wanted: int) -> str | None:
         return self.shortage
 
     def close(self) -> None:
