@@ -11,11 +11,12 @@ from autopeft.configuration import BackboneShapes, Configuration
 from autopeft.exceptions import StoreError, TrialConflictError
 from autopeft.modules import MODULES
 from autopeft.orchestrate._events import Progress
+from autopeft.orchestrate._narrator import BestSoFar
 from autopeft.orchestrate._points import PointKeeper, write_outcome
 from autopeft.orchestrate._worker_id import worker_id
 from autopeft.pruners import Decision, NoPruner, Pruner
-from autopeft.store import TrialStore
-from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Trial, TrialKind, TrialState, best_within_budget
+from autopeft.store import LOCAL_EXECUTOR, StudyFollower, TrialStore
+from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Trial, TrialKind, TrialState
 from autopeft.training import Job, Outcome, TrialRunner
 
 LEASE_S = 60.0
@@ -56,7 +57,7 @@ class LocalExecutor:
         pruner: Of the study; None stops nothing.
     """
 
-    name = "local"
+    name = LOCAL_EXECUTOR
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class LocalExecutor:
         self._progress = progress
         self._cohort = cohort
         self._pruner = pruner or NoPruner()
+        self._points: dict[str, StudyFollower] = {}
+        self._results: dict[str, tuple[StudyFollower, BestSoFar]] = {}
         self.worker = worker_id()
 
     @property
@@ -86,7 +89,9 @@ class LocalExecutor:
         for trial in claimed:
             self._note_parameters(study, trial)
             self._progress.trial_started(trial)
-        points = PointKeeper(self._store, study, claimed, self.worker, self._pruner)
+        # Kept from batch to batch, so that a long study is read once.
+        follower = self._points.setdefault(study, StudyFollower(self._store, study, running=True))
+        points = PointKeeper(self._store, study, claimed, self.worker, self._pruner, follower=follower)
         with self._heartbeat(study, claimed):
             outcomes = self._runner.run(
                 [job_of(trial) for trial in claimed], on_point=points.on_point, on_resume=points.on_resume
@@ -97,23 +102,15 @@ class LocalExecutor:
 
     def give_back(self, study: str) -> None:
         """Put back every trial this executor holds, whatever moment it was interrupted at."""
-        for trial in self._store.load_study(study).of_kind(*TrialKind, state=TrialState.RUNNING):
-            if trial.worker == self.worker:
+        for number, worker in self._store.running_workers(study).items():
+            if worker == self.worker:
                 # A lease that was lost meanwhile is somebody else's to end.
                 with suppress(TrialConflictError):
-                    self._store.release_trial(study, trial.number, self.worker)
+                    self._store.release_trial(study, number, self.worker)
 
     def _claim(self, study: str, kinds: Collection[TrialKind]) -> list[Trial]:
-        claimed: list[Trial] = []
-        while len(claimed) < self._cohort:
-            trial = self._store.claim_trial(study, self.worker, lease_s=LEASE_S, kinds=kinds)
-            if trial is None:
-                break
-            if claimed and _batch_key(trial) != _batch_key(claimed[0]):
-                self._store.release_trial(study, trial.number, self.worker)
-                break
-            claimed.append(trial)
-        return claimed
+        claimed = self._store.claim_next(self.worker, lease_s=LEASE_S, studies=[study], kinds=kinds, limit=self._cohort)
+        return [trial for _, trial in claimed]
 
     def _note_parameters(self, study: str, trial: Trial) -> None:
         """Note how many parameters each placement trains, for those who show a trial without knowing the modules."""
@@ -131,18 +128,18 @@ class LocalExecutor:
             stopped: What the pruner said, if it stopped it.
         """
         try:
-            write_outcome(self._store, study, trial, self.worker, outcome)
+            written = write_outcome(self._store, study, trial, self.worker, outcome)
         except TrialConflictError:
             self._progress.message(f"trial {trial.number}: another worker took it over; this result is not kept.")
             return
-        loaded = self._store.load_study(study)
-        written = loaded.trials[trial.number]
         if written.state is TrialState.FAILED:
             self._progress.trial_failed(written)
         elif written.state is TrialState.PRUNED:
             self._progress.trial_pruned(written, "" if stopped is None else stopped.why)
         else:
-            self._progress.trial_finished(written, best_within_budget(loaded))
+            follower, best = self._results.setdefault(study, (StudyFollower(self._store, study), BestSoFar()))
+            loaded = follower.refresh()
+            self._progress.trial_finished(written, best.update(loaded, follower.changed))
 
     @contextmanager
     def _heartbeat(self, study: str, claimed: Sequence[Trial]) -> Iterator[None]:
@@ -184,8 +181,3 @@ def placement_parameters(configuration: Configuration, shapes: BackboneShapes) -
     return [
         MODULES[item.module.type].parameter_count(item.module, item.site, shapes) for item in configuration.placements
     ]
-
-
-def _batch_key(trial: Trial) -> tuple[object, ...]:
-    """Trials train as one batch only when they take the same steps and are measured after the same ones."""
-    return (trial.draft.fidelity, trial.kind)

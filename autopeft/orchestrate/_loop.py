@@ -8,21 +8,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from autopeft.exceptions import InfeasibleError, TrialConflictError
+from autopeft.exceptions import DriverConflictError, InfeasibleError, TrialConflictError
 from autopeft.orchestrate._baselines import Baseline
 from autopeft.orchestrate._confirm import enqueue_confirmations, summarize
+from autopeft.orchestrate._driver import DriverSeat
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._executor import Executor
 from autopeft.orchestrate._prepare import PreparedSearch
+from autopeft.orchestrate._recover import recover
 from autopeft.orchestrate._warm_start import stored_warm_start
-from autopeft.orchestrate._worker_id import is_dead
 from autopeft.pruners import PRUNING_ATTRIBUTE, NoPruner, Pruner, pruning_report, to_continue
 from autopeft.samplers import Sampler, make_sampler
-from autopeft.store import TrialStore
+from autopeft.store import StudyFollower, TrialStore
 from autopeft.study import Study, TrialDraft, TrialKind, TrialState
 
-_MAX_ATTEMPTS = 3
 _POLL_S = 0.5
+#: What is worked out from all trials is worked out anew when so large a share of them has ended since.
+_STALE_SHARE = 1 / 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,8 @@ class SearchResult:
 class SearchLoop:
     """Drives one study to its end.
 
-    Several processes may drive the same study: each trial is claimed by one of them.
+    One process drives a study at a time. Another one follows along and takes over when the first one ends or is lost;
+    one that was lost for too long, and that another one took over from, follows along in its turn.
 
     Args:
         prepared: The resolved search.
@@ -53,6 +56,7 @@ class SearchLoop:
         baselines: Baselines to run; empty to skip them.
         spent_s: Seconds of the time limit that are already used up.
         pruner: Of the study; None stops nothing.
+        seat: The right to drive the study, if the caller has it already; it is released at the end.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class SearchLoop:
         baselines: Collection[Baseline] = (),
         spent_s: float = 0.0,
         pruner: Pruner | None = None,
+        seat: DriverSeat | None = None,
     ) -> None:
         self._prepared = prepared
         self._store = store
@@ -74,7 +79,12 @@ class SearchLoop:
         self._spent_s = spent_s
         self._pruner = pruner or NoPruner()
         self._n_reported = -1
+        self._n_reconsidered = -1
         self._name = prepared.spec.name
+        self._seat = seat or DriverSeat(store, self._name, executor=executor.name, progress=progress)
+        # Only a pruner looks at the curves of running trials.
+        self._follower = StudyFollower(store, self._name, running=bool(self._pruner.rungs))
+        self._deadline: float | None = None
         self._stopped_early: str | None = None
         self._is_out_of_time = False
 
@@ -85,20 +95,29 @@ class SearchLoop:
             InfeasibleError: If no search trial could be trained and measured, and not for want of time.
         """
         try:
-            return self._run()
+            while True:
+                self._seat.wait()
+                try:
+                    return self._run()
+                except DriverConflictError as error:
+                    self._executor.give_back(self._name)
+                    self._progress.message(f"{error} This process stops driving it.")
         except BaseException:
             self._executor.give_back(self._name)
             raise
+        finally:
+            self._seat.release()
 
     def _run(self) -> SearchResult:
         self.recover()
+        self._follower.refresh()
         self._enqueue_baselines()
         self._search()
-        self._report_pruning(self._store.load_study(self._name))
+        self._report_pruning(self._follower.refresh(), is_last=True)
         summary = self._confirm() if self._has_measured() else None
-        return SearchResult(
-            study=self._store.load_study(self._name), summary=summary, stopped_early=self._stopped_early
-        )
+        outline = self._store.load_outline(self._name)
+        study = Study(spec=outline.spec, trials=self._follower.refresh().trials, attributes=outline.attributes)
+        return SearchResult(study=study, summary=summary, stopped_early=self._stopped_early)
 
     def _has_measured(self) -> bool:
         """Whether there is a search trial to confirm; False if the time limit came before the first.
@@ -106,7 +125,7 @@ class SearchLoop:
         Raises:
             InfeasibleError: If there is none for any other reason.
         """
-        searched = self._store.load_study(self._name).of_kind(TrialKind.SEARCH)
+        searched = self._follower.study.of_kind(TrialKind.SEARCH)
         if any(item.state is TrialState.COMPLETE for item in searched):
             return True
         failures = {item.failure.message for item in searched if item.failure is not None}
@@ -117,11 +136,11 @@ class SearchLoop:
 
     def _confirm(self) -> dict[str, Any]:
         settings = self._prepared.settings
-        study = self._store.load_study(self._name)
+        study = self._follower.study
         if enqueue_confirmations(self._store, study, top=settings.confirm_top, seeds=settings.seeds):
             self._progress.message("Confirming the front over seeds, scored on the report split ...")
         self._drain((TrialKind.CONFIRMATION,))
-        summary = summarize(self._store.load_study(self._name), self._prepared.task)
+        summary = summarize(self._follower.refresh(), self._prepared.task)
         self._store.set_attribute(self._name, "summary", summary)
         return summary
 
@@ -131,13 +150,11 @@ class SearchLoop:
         Returns:
             Numbers of the trials put back or given up.
         """
-        running = [item for item in self._store.load_study(self._name).trials if item.state is TrialState.RUNNING]
-        dead = {item.worker for item in running if item.worker is not None and is_dead(item.worker)}
-        return self._store.release_expired(self._name, max_attempts=_MAX_ATTEMPTS, dead_workers=dead)
+        return recover(self._store, self._name)
 
     def _enqueue_baselines(self) -> None:
         spec = self._prepared.spec
-        known = {item.draft.identity for item in self._store.load_study(self._name).trials}
+        known = {item.draft.identity for item in self._follower.study.trials}
         for item in self._baselines:
             draft = TrialDraft(
                 kind=TrialKind.BASELINE,
@@ -157,7 +174,7 @@ class SearchLoop:
     def _search(self) -> None:
         settings = self._prepared.settings
         spec = self._prepared.spec
-        begun = stored_warm_start(self._store.load_study(self._name))
+        begun = stored_warm_start(self._follower.refresh())
         sampler = make_sampler(
             spec.sampler,
             space=self._prepared.space,
@@ -168,14 +185,15 @@ class SearchLoop:
             earlier=() if begun is None else begun.sources,
         )
         kinds = (TrialKind.BASELINE, TrialKind.SEARCH)
-        deadline = None if settings.time_s is None else time.monotonic() + settings.time_s - self._spent_s
+        if settings.time_s is not None and self._deadline is None:
+            self._deadline = time.monotonic() + settings.time_s - self._spent_s
         while True:
-            study = self._store.load_study(self._name)
-            searched = study.of_kind(TrialKind.SEARCH)
-            waiting = [item for item in study.of_kind(*kinds) if item.state is TrialState.WAITING]
-            missing = settings.trials - len(searched)
-            if deadline is not None and time.monotonic() > deadline:
-                n_finished = sum(item.state.is_finished for item in searched)
+            self._seat.check()
+            study = self._follower.refresh()
+            n_searched = self._follower.count([TrialKind.SEARCH])
+            missing = settings.trials - n_searched
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                n_finished = self._follower.n_finished([TrialKind.SEARCH])
                 if n_finished < settings.trials:
                     self._is_out_of_time = True
                     self._stopped_early = (
@@ -183,11 +201,11 @@ class SearchLoop:
                     )
                 return
             self._report_pruning(study)
-            free = self._executor.slots - len(waiting)
+            free = self._executor.slots - self._follower.count(kinds, TrialState.WAITING)
             free -= self._continue(study, free)
             wanted = min(missing, free)
             if wanted > 0 and not self._ask(sampler, study, wanted):
-                self._stopped_early = f"the search space is exhausted after {len(searched)} trials"
+                self._stopped_early = f"the search space is exhausted after {n_searched} trials"
                 self._drain(kinds)
                 return
             if not self._executor.advance(self._name, kinds) and missing <= 0:
@@ -200,7 +218,11 @@ class SearchLoop:
         Returns:
             How many are to go on.
         """
-        chosen = to_continue(self._pruner, study.trials)[: max(n, 0)]
+        n_finished = self._follower.n_finished()
+        if n <= 0 or not self._pruner.rungs or not _is_due(n_finished, self._n_reconsidered):
+            return 0
+        self._n_reconsidered = n_finished
+        chosen = to_continue(self._pruner, study.trials)[:n]
         for number in chosen:
             # Another process of this search may have continued it first.
             with suppress(TrialConflictError):
@@ -208,10 +230,11 @@ class SearchLoop:
                 self._progress.message(f"trial {number} goes on: with what is known now, it would not be stopped.")
         return len(chosen)
 
-    def _report_pruning(self, study: Study) -> None:
-        """Store what the rungs are worth, and what stopping has saved and cost, whenever a trial has ended."""
-        n_finished = sum(item.state.is_finished for item in study.of_kind(TrialKind.SEARCH))
-        if not self._pruner.rungs or n_finished == self._n_reported:
+    def _report_pruning(self, study: Study, *, is_last: bool = False) -> None:
+        """Store what the rungs are worth, and what stopping has saved and cost, as trials end."""
+        n_finished = self._follower.n_finished([TrialKind.SEARCH])
+        is_due = is_last or _is_due(n_finished, self._n_reported)
+        if not self._pruner.rungs or n_finished == self._n_reported or not is_due:
             return
         self._n_reported = n_finished
         n_steps = self._prepared.training.n_steps(study.spec.fidelity)
@@ -225,33 +248,43 @@ class SearchLoop:
             False if the space has nothing left to suggest.
         """
         suggestions = sampler.ask(study.trials, n)
-        number = len(study.trials)
         space = self._prepared.space
-        for offset, suggestion in enumerate(suggestions):
+        drafts = []
+        for suggestion in suggestions:
             configuration = space.compile(suggestion.params)
-            draft = TrialDraft(
-                kind=TrialKind.SEARCH,
-                configuration=configuration,
-                trainable_parameters=space.parameter_count(configuration),
-                fidelity=study.spec.fidelity,
-                seed=study.spec.seed,
-                params=suggestion.params,
+            drafts.append(
+                TrialDraft(
+                    kind=TrialKind.SEARCH,
+                    configuration=configuration,
+                    trainable_parameters=space.parameter_count(configuration),
+                    fidelity=study.spec.fidelity,
+                    seed=study.spec.seed,
+                    params=suggestion.params,
+                )
             )
-            try:
-                self._store.add_trial(self._name, draft, number=number + offset)
-                self._store.set_note(self._name, number + offset, "suggestion", dict(suggestion.notes))
-            except TrialConflictError:
-                # Another process added a trial meanwhile: what it knew, the next suggestion must know too.
-                return True
+        notes = [{"suggestion": dict(suggestion.notes)} for suggestion in suggestions]
+        # If another process added a trial meanwhile, what it knew, the next suggestion must know too.
+        with suppress(TrialConflictError):
+            self._store.add_trials(self._name, drafts, number=len(study.trials), notes=notes)
         return bool(suggestions)
 
     def _drain(self, kinds: Collection[TrialKind]) -> None:
         """Run or await every trial of these kinds."""
         while True:
+            self._seat.check()
             if self._executor.advance(self._name, kinds):
                 continue
-            study = self._store.load_study(self._name)
-            if all(item.state.is_finished for item in study.of_kind(*kinds)):
+            self._follower.refresh()
+            if not self._follower.unfinished(kinds):
                 return
             self.recover()
             time.sleep(_POLL_S)
+
+
+def _is_due(n_finished: int, n_before: int) -> bool:
+    """Whether what takes time to work out for all trials is to be worked out again.
+
+    It depends on the number of trials alone, so that a search that was interrupted goes on as if it had not been.
+    """
+    step = max(1, int(n_finished * _STALE_SHARE))
+    return n_finished // step != n_before // step or n_finished % step == 0

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from autopeft.exceptions import TrialConflictError
 from autopeft.pruners import PRUNING_NOTE, Decision, Pruner
-from autopeft.store import TrialStore
+from autopeft.store import StudyFollower, TrialStore
 from autopeft.study import CurvePoint, Failure, Measurement, Trial, TrialKind, TrialState
 
 
@@ -20,9 +20,21 @@ class PointKeeper:
         claimed: The trials, in the order of their jobs.
         worker: Who holds them.
         pruner: Of the study.
+        follower: Of the study and its running trials, if the caller keeps one from run to run; it is used by this
+            object's thread alone meanwhile.
     """
 
-    def __init__(self, store: TrialStore, study: str, claimed: Sequence[Trial], worker: str, pruner: Pruner) -> None:
+    def __init__(
+        self,
+        store: TrialStore,
+        study: str,
+        claimed: Sequence[Trial],
+        worker: str,
+        pruner: Pruner,
+        *,
+        follower: StudyFollower | None = None,
+    ) -> None:
+        self._follower = follower or StudyFollower(store, study, running=True)
         self._store = store
         self._study = study
         self._numbers = [trial.number for trial in claimed]
@@ -60,7 +72,7 @@ class PointKeeper:
         number = self._numbers[index]
         if not self._is_search[index] or point.step not in self._pruner.rungs or point.step <= self._passed[index]:
             return False
-        trials = self._store.load_study(self._study).trials
+        trials = self._follower.refresh().trials
         (decision,) = self._pruner.decide(trials, [number])
         note: Any = trials[number].notes.get(PRUNING_NOTE)
         earlier: list[Mapping[str, Any]] = list(note["decisions"]) if note else []

@@ -14,6 +14,7 @@ from autopeft.configuration import Configuration
 from autopeft.exceptions import StudyMismatchError
 from autopeft.modules import MODULES
 from autopeft.orchestrate._baselines import Baseline, baselines
+from autopeft.orchestrate._driver import DriverSeat
 from autopeft.orchestrate._events import Plan, Progress
 from autopeft.orchestrate._executor import Executor, LocalExecutor
 from autopeft.orchestrate._fidelity import study_pruner
@@ -180,6 +181,8 @@ def run_search(
 ) -> SearchResult:
     """Run a search to its end, resuming whatever is already stored.
 
+    While another process drives the study, this one follows along; nothing is loaded before it is its turn.
+
     Args:
         prepared: The resolved search.
         store: Where the study is.
@@ -194,7 +197,38 @@ def run_search(
         StudyMismatchError: If a study of that name has other settings.
         InfeasibleError: If no search trial could be measured.
     """
-    study = begin_study(prepared.settings.warm_start, store, prepared.spec, prepared.space)
+    begin_study(prepared.settings.warm_start, store, prepared.spec, prepared.space)
+    seat = DriverSeat(store, prepared.spec.name, executor=prepared.settings.executor, progress=progress)
+    seat.wait()
+    try:
+        return _drive(
+            prepared,
+            store,
+            progress,
+            seat,
+            cache_dir=cache_dir,
+            store_url=store_url,
+            command_extra=command_extra,
+            pool=pool,
+            artifacts=artifacts,
+        )
+    finally:
+        seat.release()
+
+
+def _drive(
+    prepared: PreparedSearch,
+    store: TrialStore,
+    progress: Progress,
+    seat: DriverSeat,
+    *,
+    cache_dir: Path,
+    store_url: str,
+    command_extra: tuple[str, ...],
+    pool: Pool | None,
+    artifacts: ArtifactStore | None,
+) -> SearchResult:
+    study = store.load_study(prepared.spec.name)
     store.set_attribute(study.spec.name, SETTINGS, settings_to_dict(prepared.settings))
     store.settle_attribute(study.spec.name, VERSIONS, package_versions())
     runner = load_runner(prepared, cache_dir=cache_dir, precision=study.attributes.get("precision"))
@@ -221,7 +255,7 @@ def run_search(
         executor = RemoteExecutor(store, progress, name=prepared.settings.executor, pool=pool)
         # The workers have their own; this one's memory is of no more use.
         del runner
-    loop = SearchLoop(prepared, store, executor, progress, baselines=planned, spent_s=spent_s, pruner=pruner)
+    loop = SearchLoop(prepared, store, executor, progress, baselines=planned, spent_s=spent_s, pruner=pruner, seat=seat)
     return loop.run()
 
 

@@ -1,32 +1,44 @@
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from autopeft.exceptions import InfeasibleError
 from autopeft.modules import MODULES
-from autopeft.orchestrate import LocalExecutor, SearchLoop, SilentProgress, baselines
+from autopeft.orchestrate import LocalExecutor, Progress, SearchLoop, SearchResult, SilentProgress, baselines
+from autopeft.orchestrate._driver import DriverSeat
+from autopeft.orchestrate._loop import _is_due
 from autopeft.orchestrate._worker_id import worker_id
 from autopeft.samplers._encoding import Encoder
-from autopeft.store import MemoryStore, TrialStore, open_store
-from autopeft.study import Trial, TrialKind, TrialState
+from autopeft.store import MemoryStore, StudyChanges, StudyMark, TrialStore, open_store
+from autopeft.study import Study, Trial, TrialKind, TrialState
 from autopeft.training import Job
 from tests.configuration.examples import bert_shapes
 from tests.orchestrate.toys import ToyRunner, prepared_search
 
 
 def make_loop(
-    store: TrialStore, runner: ToyRunner, *, cohort: int = 1, with_baselines: bool = False, **changes: object
+    store: TrialStore,
+    runner: ToyRunner,
+    progress: Progress | None = None,
+    *,
+    cohort: int = 1,
+    with_baselines: bool = False,
+    seat: DriverSeat | None = None,
+    **changes: object,
 ):
     prepared = prepared_search(**changes)
     store.ensure_study(prepared.spec)
-    progress = SilentProgress()
+    progress = progress or SilentProgress()
     executor = LocalExecutor(store, runner, progress, cohort=cohort)  # type: ignore[arg-type]
     planned = list(baselines(bert_shapes(), MODULES, 227_132, memory_bytes=0)) if with_baselines else []
-    return SearchLoop(prepared, store, executor, progress, baselines=planned)
+    return SearchLoop(prepared, store, executor, progress, baselines=planned, seat=seat)
 
 
 def counts(store: TrialStore) -> dict[tuple[str, str], int]:
@@ -207,27 +219,143 @@ def test_failures_are_told_even_when_time_ends_first() -> None:
         make_loop(MemoryStore(), runner, trials=1000, time_s=0.2).run()
 
 
-def test_two_drivers_share_a_study_and_no_trial_runs_twice(tmp_path: Path) -> None:
+class Said(SilentProgress):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.finished: list[int] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def trial_finished(self, trial: Trial, best: Trial | None) -> None:
+        self.finished.append(trial.number)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def run_all(loops: Sequence[SearchLoop]) -> list[SearchResult]:
+    """Run several drivers at once; the first error, if there is one, is raised."""
+    with ThreadPoolExecutor(len(loops)) as pool:
+        return list(pool.map(SearchLoop.run, loops))
+
+
+def test_of_two_drivers_one_drives_and_the_other_follows_and_no_trial_runs_twice(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    runners = [ToyRunner(hook=lambda jobs: threading.Event().wait(0.01)) for _ in range(2)]
-    loops = [make_loop(open_store(url), runner, trials=20, confirm_top=2) for runner in runners]
-    errors: list[BaseException] = []
-
-    def drive(loop: SearchLoop) -> None:
-        try:
-            loop.run()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=drive, args=(loop,)) for loop in loops]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    told = [Said(), Said()]
+    # Nothing is trained before the other one has seen that it is the second.
+    runners = [ToyRunner(hook=lambda jobs: wait_until(lambda: any(said.messages for said in told))) for _ in range(2)]
+    pairs = zip(runners, told, strict=True)
+    loops = [make_loop(open_store(url), runner, said, trials=20, confirm_top=2) for runner, said in pairs]
+    first, second = run_all(loops)
     jobs = [(job.configuration.fingerprint, job.seed) for runner in runners for job in runner.jobs]
     assert len(jobs) == len(set(jobs))
-    assert all(runner.jobs for runner in runners)
     study = open_store(url).load_study("toy-study")
     assert len(study.of_kind(TrialKind.SEARCH, state=TrialState.COMPLETE)) == 20
     assert {item.attempts for item in study.trials} == {1}
+    assert first.study.trials == second.study.trials == study.trials
+    assert first.summary == second.summary
+    # One of them trained everything; the other one said so, showed it all, and came to the same end.
+    driver = 0 if runners[0].jobs else 1
+    assert runners[1 - driver].jobs == []
+    assert any("is driven by process" in text for text in told[1 - driver].messages)
+    assert told[1 - driver].messages[-1] == "Driving study toy-study from here on."
+    assert set(told[1 - driver].finished) <= set(told[driver].finished) == set(range(len(study.trials)))
+    assert open_store(url).drivers() == []
+
+
+def test_a_driver_that_lost_the_study_stops_driving_and_says_so(tmp_path: Path) -> None:
+    """The first one is paused past its lease; meanwhile the second one takes over."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    stores = [open_store(url), open_store(url)]
+    told = [Said(), Said()]
+    seats = [
+        DriverSeat(store, "toy-study", executor="local", progress=said, lease_s=0.4)
+        for store, said in zip(stores, told, strict=True)
+    ]
+    paused, resume = threading.Event(), threading.Event()
+
+    def pause(jobs: Sequence[Job]) -> None:
+        if not paused.is_set():
+            seats[0]._done.set()  # no heartbeat comes from a process that is stopped
+            paused.set()
+            assert resume.wait(30)
+
+    runners = [ToyRunner(hook=pause), ToyRunner(hook=lambda jobs: resume.set())]
+    loops = [
+        make_loop(store, runner, said, trials=8, confirm_top=0, seat=seat)
+        for store, runner, said, seat in zip(stores, runners, told, seats, strict=True)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(loops[0].run)
+        assert paused.wait(30)
+        second = pool.submit(loops[1].run)
+        # The heartbeat would have told it; a process that wakes up learns it with its next one.
+        assert resume.wait(30)
+        seats[0]._keep(_Once())  # type: ignore[arg-type]
+        results = [first.result(60), second.result(60)]
+    assert results[0].study.trials == results[1].study.trials
+    assert any(
+        text.endswith("This process stops driving it.") and "does not drive study 'toy-study' any more" in text
+        for text in told[0].messages
+    )
+    assert any("is driven by process" in text for text in told[0].messages[1:])
+    assert len(results[0].study.of_kind(TrialKind.SEARCH, state=TrialState.COMPLETE)) == 8
+    assert {item.attempts for item in results[0].study.trials} == {1}
+
+
+class _Once:
+    """An event that lets one heartbeat through."""
+
+    def __init__(self) -> None:
+        self._n = 0
+
+    def wait(self, timeout: float) -> bool:
+        self._n += 1
+        return self._n > 1
+
+
+def test_an_iteration_costs_what_has_changed(tmp_path: Path) -> None:
+    """Oracle: the number of trials that are read from the store while two more are searched for."""
+    counts = []
+    for n_before in (2, 30):
+        store = CountingStore()
+        make_loop(store, ToyRunner(), trials=n_before, confirm_top=0).run()
+        loop = make_loop(store, ToyRunner(), trials=n_before + 2, confirm_top=0)
+        store.n_read = 0
+        loop.run()
+        # Everything is read once by the loop, and once by the executor for the best so far.
+        counts.append(store.n_read - 2 * n_before)
+    assert counts[0] == counts[1] < 25
+
+
+class CountingStore(MemoryStore):
+    """Counts the trials that it hands out whole."""
+
+    n_read = 0
+
+    def load_study(self, name: str) -> Study:
+        study = super().load_study(name)
+        self.n_read += len(study.trials)
+        return study
+
+    def load_changes(self, study_name: str, mark: StudyMark | None, *, running: bool = False) -> StudyChanges:
+        changes = super().load_changes(study_name, mark, running=running)
+        # Everything at once is loaded as a study.
+        self.n_read += 0 if mark is None else len(changes.trials)
+        return changes
+
+
+def test_what_takes_long_is_worked_out_anew_when_enough_has_happened() -> None:
+    due = [n for n in range(1, 2001) if _is_due(n, n - 1)]
+    assert due[:399] == list(range(1, 400))
+    assert len(due) < 1000
+    assert max(later - earlier for earlier, later in itertools.pairwise(due)) <= 10
+    assert _is_due(1999, 500)
+    assert not _is_due(1999, 1998)
