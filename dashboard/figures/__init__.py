@@ -1,7 +1,7 @@
 """From frames to Plotly figures, and to the same in words: pure functions."""
 
 from ._curves import curves_figure, curves_words
-from ._front import Marks, front_figure, front_words
+from ._front import Marks, front_figure, front_words, n_outside
 from ._growth import hypervolume_figure, hypervolume_words
 from ._heatmap import average_figure, average_words, heatmap_figure, heatmap_words
 from ._insight import importance_figure, importance_words, parallel_figure, parallel_words
@@ -26,6 +26,7 @@ __all__ = [
     "hypervolume_words",
     "importance_figure",
     "importance_words",
+    "n_outside",
     "parallel_figure",
     "parallel_words",
     "plain",

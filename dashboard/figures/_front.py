@@ -6,13 +6,13 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from autopeft.export import format_count, format_score, format_short_count
 from autopeft.objectives import Direction, Objective
 
+from ._axes import Place, focus
 from ._style import (
     BLUE,
     GREEN,
@@ -84,11 +84,13 @@ def front_figure(
         intervals: `seed_intervals` of `y`.
         hidden: Roles that are left out.
     """
-    points = frame[frame["role"].notna() & ~frame["role"].isin(list(hidden))]
-    points = points[points[x.name].notna() & points[y.name].notna()]
+    points = _drawn(frame, x, y, hidden)
     if points.empty:
         return empty_figure("No trial has both values yet.", height=320)
-    places = {axis.name: _Place(points[axis.name], axis, marks) for axis in (x, y)}
+    places = {axis.name: Place(points[axis.name], axis, marks.budget) for axis in (x, y)}
+    ends = focus(points, y, intervals)
+    if ends is not None and not places[y.name].is_log:
+        places[y.name].axis["range"] = list(ends)
     figure = go.Figure()
     _add_budget(figure, x, y, marks)
     for role, look in _LOOKS.items():
@@ -112,6 +114,27 @@ def front_figure(
     return finish(figure, height=520)
 
 
+def n_outside(
+    frame: pd.DataFrame,
+    *,
+    x: Objective,
+    y: Objective,
+    intervals: pd.DataFrame | None = None,
+    hidden: Collection[str] = (),
+) -> int:
+    """How many points `front_figure` leaves outside at first, because they are far worse than the rest."""
+    points = _drawn(frame, x, y, hidden)
+    if points.empty or Place(points[y.name], y, None).is_log:
+        return 0
+    ends = focus(points, y, intervals)
+    return 0 if ends is None else int((~points[y.name].between(*ends)).sum())
+
+
+def _drawn(frame: pd.DataFrame, x: Objective, y: Objective, hidden: Collection[str]) -> pd.DataFrame:
+    points = frame[frame["role"].notna() & ~frame["role"].isin(list(hidden))]
+    return points[points[x.name].notna() & points[y.name].notna()]
+
+
 def front_words(frame: pd.DataFrame, *, x: Objective, y: Objective, marks: Marks) -> str:
     """The picture in words, for those who do not see it."""
     counts = frame["role"].value_counts()
@@ -127,47 +150,11 @@ def front_words(frame: pd.DataFrame, *, x: Objective, y: Objective, marks: Marks
     return text
 
 
-class _Place:
-    """Where values stand on an axis; on a logarithmic one, none at all stands left of the smallest."""
-
-    def __init__(self, values: pd.Series, item: Objective, marks: Marks) -> None:
-        known = values.dropna().astype(float)
-        positive = known[known > 0]
-        wide = not positive.empty and positive.max() / positive.min() > 30
-        self.is_log = (item.name == "trainable_parameters" or wide) and (known >= 0).all() and not positive.empty
-        self.floor = 0.0
-        self.axis: dict[str, object] = {}
-        if not self.is_log:
-            return
-        ends = [float(positive.min()), float(positive.max())]
-        if item.name == "trainable_parameters" and marks.budget:
-            ends.append(float(marks.budget))
-        low, high = math.log10(min(ends)), math.log10(max(ends))
-        has_zero = bool((known == 0).any())
-        self.floor = 10 ** (math.floor(low) - 0.4) if has_zero else 0.0
-        ticks, texts = _log_ticks(low, high)
-        if has_zero:
-            ticks, texts = [self.floor, *ticks], ["0", *texts]
-        start = math.log10(self.floor) - 0.2 if has_zero else low - 0.15
-        self.axis = {"type": "log", "tickvals": ticks, "ticktext": texts, "range": [start, high + 0.15]}
-
-    def __call__(self, values: pd.Series) -> np.ndarray:
-        numbers = values.to_numpy(dtype=np.float64)
-        return np.maximum(numbers, self.floor) if self.is_log else numbers
-
-
-def _log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    steps = (1, 2, 5) if high - low < 2.2 else (1,)
-    ticks = [step * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 1) for step in steps]
-    ticks = [tick for tick in ticks if low - 0.15 <= math.log10(tick) <= high + 0.15]
-    return ticks, [format_short_count(tick) for tick in ticks]
-
-
 def _crowd(
     rows: pd.DataFrame,
     x: Objective,
     y: Objective,
-    places: Mapping[str, _Place],
+    places: Mapping[str, Place],
     look: tuple[str, str, str, int, float],
     *,
     is_named: bool,
@@ -199,7 +186,7 @@ def _points(
     rows: pd.DataFrame,
     x: Objective,
     y: Objective,
-    places: Mapping[str, _Place],
+    places: Mapping[str, Place],
     look: tuple[str, str, str, int, float],
     marks: Marks,
 ) -> go.Scatter:
@@ -278,7 +265,7 @@ def _add_budget(figure: go.Figure, x: Objective, y: Objective, marks: Marks) -> 
 
 
 def _add_front_line(
-    figure: go.Figure, points: pd.DataFrame, x: Objective, y: Objective, places: Mapping[str, _Place]
+    figure: go.Figure, points: pd.DataFrame, x: Objective, y: Objective, places: Mapping[str, Place]
 ) -> None:
     """The edge of what the front dominates; a plain staircase where less across and more up is better."""
     members = points[points["role"] == "front"].sort_values(x.name)
@@ -304,7 +291,7 @@ def _add_intervals(
     intervals: pd.DataFrame,
     x: Objective,
     y: Objective,
-    places: Mapping[str, _Place],
+    places: Mapping[str, Place],
 ) -> None:
     rows = intervals.merge(points[["number", x.name]], on="number")
     if rows.empty:
@@ -342,13 +329,13 @@ def _add_marks(
     points: pd.DataFrame,
     x: Objective,
     y: Objective,
-    places: Mapping[str, _Place],
+    places: Mapping[str, Place],
     marks: Marks,
 ) -> None:
     looks = (
-        (marks.knee, "knee", "square-open", BLUE, 19),
-        (marks.recommended, "recommended", "star", BLUE, 20),
-        (marks.selected, "selected", "circle-open", NEUTRAL, 26),
+        (marks.knee, "knee", "square-open", BLUE, 17),
+        (marks.recommended, "recommended", "star", BLUE, 17),
+        (marks.selected, "selected", "circle-open", NEUTRAL, 24),
     )
     for number, name, symbol, color, size in looks:
         row = points[points["number"] == number]

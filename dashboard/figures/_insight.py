@@ -114,7 +114,8 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
         # Where it is off it has no number: a place of its own below all others.
         floor = ends[0] - 0.15 * max(ends[1] - ends[0], 1e-9)
         scaled = np.where(np.isnan(scaled), floor, scaled)
-        ticks, texts = np.append(ticks, floor), [*texts, "off"]
+        # In ascending order: Plotly sorts places, and leaves their words as they stand.
+        ticks, texts = np.append(floor, ticks), ["off", *texts]
     return {"label": plain(name), "values": scaled, "tickvals": ticks, "ticktext": texts}
 
 

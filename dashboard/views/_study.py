@@ -15,6 +15,7 @@ from autopeft.study import StudySpec, TrialState
 
 from .. import queries
 from . import _cache, _links
+from ._names import STATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class Open:
         spec = self.spec
         share = format_share(spec.budget, spec.backbone.get("parameters"))
         counts = ", ".join(
-            f"{count:,} {state.value.lower()}" for state in TrialState if (count := self.overview.n_trials[state])
+            f"{count:,} {STATES[state.value]}" for state in TrialState if (count := self.overview.n_trials[state])
         )
         return (
             f"{spec.task.get('name', '?')} with {spec.backbone.get('name', '?')}; at most "

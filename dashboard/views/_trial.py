@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 import streamlit as st
 
@@ -11,6 +13,7 @@ from autopeft.study import Study, Trial
 
 from .. import figures, queries
 from . import _links
+from ._names import ROLES, STATES
 from ._study import Open
 
 
@@ -57,6 +60,19 @@ def show_heatmap(opened: Open, trial: Trial, *, key: str, compact: bool = False)
         )
 
 
+def names(opened: Open, frame: pd.DataFrame) -> Callable[[int], str]:
+    """Names for the list: number, role or label, and the objective; words would take too long for ten thousand."""
+    name = opened.primary.name
+    found = {}
+    for number, label, role, kind, value in zip(
+        frame["number"], frame["label"], frame["role"], frame["kind"], frame[name], strict=True
+    ):
+        what = label if isinstance(label, str) else ROLES.get(role, kind)
+        score = "" if value != value else f", {figures.readable(name)} {value:.4f}"
+        found[int(number)] = f"{number}: {what}{score}"
+    return found.__getitem__
+
+
 def wide(key: str) -> st.delta_generator.DeltaGenerator:
     """A place whose content is scrolled sideways on a narrow screen."""
     return st.container(key=f"wide {key}")
@@ -64,7 +80,7 @@ def wide(key: str) -> st.delta_generator.DeltaGenerator:
 
 def facts(opened: Open, trial: Trial) -> list[tuple[str, str]]:
     """What is known of a trial, in words."""
-    rows = [("state", trial.state.value.lower() + (f": {trial.failure.reason}" if trial.failure else ""))]
+    rows = [("state", STATES[trial.state.value] + (f": {trial.failure.reason}" if trial.failure else ""))]
     rows.append(("kind", trial.kind.value))
     shown = {item.name for item in opened.spec.objectives}
     for item in opened.axes:

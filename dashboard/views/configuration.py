@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 import streamlit as st
 
@@ -47,7 +45,7 @@ def _picker(place: st.delta_generator.DeltaGenerator, opened: Open, frame: pd.Da
         "Trial",
         frame["number"].tolist(),
         key="configuration trial",
-        format_func=_names(opened, frame),
+        format_func=_trial.names(opened, frame),
         on_change=lambda: _links.choose_trial(st.session_state["configuration trial"]),
     )
     return int(chosen)
@@ -62,24 +60,11 @@ def _partner(place: st.delta_generator.DeltaGenerator, opened: Open, frame: pd.D
         others,
         index=None,
         key="configuration partner",
-        format_func=_names(opened, frame),
+        format_func=_trial.names(opened, frame),
         placeholder="another trial",
         on_change=lambda: _links.choose_partner(st.session_state["configuration partner"]),
     )
     return None if chosen is None else int(chosen)
-
-
-def _names(opened: Open, frame: pd.DataFrame) -> Callable[[int], str]:
-    """Names for the list: number, role or label, and the objective; words would take too long for ten thousand."""
-    name = opened.primary.name
-    names = {}
-    for number, label, role, kind, value in zip(
-        frame["number"], frame["label"], frame["role"], frame["kind"], frame[name], strict=True
-    ):
-        what = label if isinstance(label, str) else role if isinstance(role, str) else kind
-        score = "" if value != value else f", {figures.readable(name)} {value:.4f}"
-        names[int(number)] = f"{number}: {what}{score}"
-    return names.__getitem__
 
 
 def _one(opened: Open, trial: Trial) -> None:

@@ -8,7 +8,7 @@ from autopeft.export import front_figure, heatmap_figure, render_report
 from autopeft.study import Trial
 
 from .. import queries
-from . import _links
+from . import _links, _trial
 from ._study import Open
 
 
@@ -27,6 +27,7 @@ def show(opened: Open) -> None:
         "Trial",
         frame["number"].tolist(),
         key="export trial",
+        format_func=_trial.names(opened, frame),
         on_change=lambda: _links.choose_trial(st.session_state["export trial"]),
         help="The recommended one, unless you have opened another.",
     )

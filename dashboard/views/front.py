@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from autopeft.objectives import Objective
+from autopeft.objectives import COSTS, Objective
 
 from .. import figures, queries
 from . import _cache, _links, _trial
+from ._names import ROLE_HELP, ROLES
 from ._study import Open
 from ._table import table
 
@@ -32,6 +33,10 @@ def show(opened: Open) -> None:
     with st.container(border=True):
         # Text of a study is data: it is shown as it is, never as Markdown or HTML.
         st.text(result.headline)
+        if result.covered is not None:
+            st.caption(
+                f"That was said when the search had {queries.counted(result.covered, 'trial')}; it has gone on since."
+            )
     x, y = _axes(opened)
     frame = opened.frame(x.name, y.name)
     shown = _toggles()
@@ -88,13 +93,15 @@ def _chart(
         reasons=result.reasons,
         undirected=[item.name for item in (x, y) if not queries.has_direction(opened.spec, item.name)],
     )
+    hidden = [role for role in ("dominated", "pruned", "infeasible", "baseline") if role not in shown]
+    intervals = queries.seed_intervals(frame, y.name) if "intervals" in shown else None
     figure = figures.front_figure(
         frame,
         x=x,
         y=y,
         marks=marks,
-        intervals=queries.seed_intervals(frame, y.name) if "intervals" in shown else None,
-        hidden=[role for role in ("dominated", "pruned", "infeasible", "baseline") if role not in shown],
+        intervals=intervals,
+        hidden=hidden,
     )
     text = figures.front_words(frame, x=x, y=y, marks=marks)
     key = "front chart"
@@ -106,7 +113,15 @@ def _chart(
         config={"displaylogo": False, "scrollZoom": False},
         alt=text,
     )
-    st.caption("Select a point to open its trial; draw a box or lasso (tools above the picture) to filter the table.")
+    n_outside = figures.n_outside(frame, x=x, y=y, intervals=intervals, hidden=hidden)
+    st.caption(
+        "Select a point to open its trial; draw a box or lasso (tools above the picture) to filter the table."
+        + (
+            f" {queries.counted(n_outside, 'point')} far worse than the rest: double-click to see all."
+            if n_outside
+            else ""
+        )
+    )
     with st.expander("The picture in words"):
         st.text(text)
     study, numbers = st.session_state.get("brush", (None, []))
@@ -177,13 +192,14 @@ def _table(opened: Open, frame: pd.DataFrame, brushed: list[int]) -> None:
     rows = rows.sort_values(["trainable_parameters", "number"])[list(columns)].head(1000)
     words = opened.words(rows["number"].tolist()[:_MAX_WORDS])
     table(
-        rows.assign(configuration=rows["number"].map(words)),
+        rows.assign(configuration=rows["number"].map(words), role=rows["role"].map(ROLES)),
         key="front table",
         mode="single-row",
         on_pick=_links.choose_trial,
         alt="Table of the trials in the picture with their objectives and configurations.",
         column_config={
             "number": st.column_config.NumberColumn("trial", width="small"),
+            "role": st.column_config.TextColumn(width=95, help=ROLE_HELP),
             **{name: _column(name) for name in names},
             "configuration": st.column_config.TextColumn(width="large"),
         },
@@ -191,7 +207,7 @@ def _table(opened: Open, frame: pd.DataFrame, brushed: list[int]) -> None:
 
 
 def _column(name: str) -> Any:
-    form = "localized" if name == "trainable_parameters" else "%.4g"
+    form = "localized" if name == "trainable_parameters" else "%.4g" if name in COSTS else "%.4f"
     return st.column_config.NumberColumn(figures.readable(name), format=form)
 
 

@@ -132,7 +132,7 @@ def _surrogate_words(facts: queries.SurrogateFacts) -> str:
 
 def _quality(facts: queries.SurrogateFacts) -> None:
     st.subheader(
-        "How the model got better",
+        "How good its model is, as it learns",
         anchor=False,
         help="Leave-one-out: at every suggestion the sampler asks its model for each configuration from all others, "
         "and compares the order with the one measured (Spearman's rank correlation). A fifth left out is harder, "
@@ -195,12 +195,16 @@ def _fidelity(opened: Open, frame: pd.DataFrame, objective: Objective) -> None:
 def _pruning(report: Mapping[str, Any]) -> None:
     """What stopping trials saved and may have cost, as the search reported it."""
     saved, share, lost = report.get("time_saved_s"), report.get("share_saved"), report.get("lost")
-    parts = [f"Stopped early: {report.get('n_pruned', 0)} trials."]
+    parts = [f"Stopped early: {_counted(report.get('n_pruned'))}."]
     if isinstance(saved, int | float) and isinstance(share, int | float):
         parts.append(f"Saved: {format_duration(saved)}, {share:.0%} of the search's training.")
     if isinstance(lost, Mapping) and lost.get("n_controls"):
         parts.append(
-            f"Of {lost['n_controls']} trials that the rule would have stopped and that ran on all the same, "
-            f"{lost.get('n_on_front', 0)} ended on the front."
+            f"Trials that the rule would have stopped and that ran on all the same: {_counted(lost['n_controls'])}, "
+            f"of which on the front: {lost.get('n_on_front', 0)}."
         )
     st.text(" ".join(parts))
+
+
+def _counted(value: object) -> str:
+    return queries.counted(value, "trial") if isinstance(value, int) else "not noted"

@@ -18,7 +18,9 @@ _HELP = {
     "best": "Best search trial within the parameter budget, by the study's metric on the search split.",
     "baseline": "Best baseline within the same budget, at the same training.",
     "gain": "Best minus baseline, signed so that more is better. Not confirmed with other seeds here.",
-    "hypervolume": "How much of the space of objectives the front covers; comparable only between equal objectives.",
+    "hypervolume": "How much of the space of objectives the front covers, from a point that is worse than every trial "
+    "of its study: it tells how a study grows, not which of two studies is better.",
+    "pruned": "Stopped early: the pruner ended its training because it would not have reached the front.",
     "time": "Time that workers spent on finished trials, added up.",
 }
 
@@ -44,6 +46,7 @@ def show(url: str, reader: StudyReader, overviews: Sequence[StudyOverview]) -> N
         key="studies table",
         on_select="rerun",
         selection_mode="single-row",
+        placeholder="",
         column_config=_columns(),
         alt="Table of studies with task, budget, number of trials in each state, best result, baseline and time spent.",
     )
@@ -69,6 +72,7 @@ def _columns() -> dict[str, object]:
     return {
         "study": config.TextColumn(width="medium", pinned=True),
         "state": config.TextColumn(help=_HELP["state"]),
+        "pruned": config.NumberColumn("stopped", help=_HELP["pruned"]),
         "time": config.TextColumn("time spent", help=_HELP["time"]),
         "last_activity": config.DatetimeColumn("last activity", format="distance"),
         **numbers,

@@ -9,6 +9,7 @@ from autopeft.study import Trial, TrialKind, TrialState
 
 from .. import figures, queries
 from . import _links, _trial
+from ._names import ROLE_HELP, ROLES, STATE_HELP, STATES
 from ._study import Open
 from ._table import table
 
@@ -17,24 +18,6 @@ _MAX_WORDS = 500
 #: Curves drawn at once; more cannot be told apart.
 _MAX_CURVES = 12
 _COSTS = ("wall_time_s", "peak_memory_bytes")
-_STATES = {
-    TrialState.WAITING.value: "waiting",
-    TrialState.RUNNING.value: "running",
-    TrialState.COMPLETE.value: "complete",
-    TrialState.PRUNED.value: "stopped early",
-    TrialState.FAILED.value: "failed",
-}
-_STATE_HELP = (
-    "Waiting: no worker has it yet. Stopped early: the pruner ended its training at a rung, one of the steps at which "
-    "it compares trials, because it would not have reached the front."
-)
-_ROLES = {
-    queries.Role.FRONT.value: "on the front",
-    queries.Role.DOMINATED.value: "dominated",
-    queries.Role.INFEASIBLE.value: "infeasible",
-    queries.Role.PRUNED.value: "stopped early",
-    queries.Role.BASELINE.value: "baseline",
-}
 
 
 def show(opened: Open) -> None:
@@ -78,11 +61,11 @@ def _filters(frame: pd.DataFrame) -> pd.DataFrame:
     words = text.text_input("Search", key="trials text", placeholder="words of label, failure or worker").split()
     states = state.multiselect(
         "State",
-        list(_STATES),
+        list(STATES),
         key="trials states",
-        format_func=_STATES.__getitem__,
+        format_func=STATES.__getitem__,
         placeholder="all",
-        help=_STATE_HELP,
+        help=STATE_HELP,
     )
     kinds = kind.multiselect("Kind", [item.value for item in TrialKind], key="trials kinds", placeholder="all")
     only_front = front.toggle("Front only", key="trials front")
@@ -111,8 +94,8 @@ def _rows(opened: Open, chosen: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     rows = chosen[list(columns)].copy()
     if "peak_memory_bytes" in rows:
         rows["peak_memory_bytes"] = rows["peak_memory_bytes"] / 2**20
-    rows["state"] = rows["state"].map(_STATES)
-    rows["role"] = rows["role"].map(_ROLES)
+    rows["state"] = rows["state"].map(STATES)
+    rows["role"] = rows["role"].map(ROLES)
     of = " of " + chosen["parent"].astype("string")
     rows["kind"] = rows["kind"].astype("string") + of.where(rows["kind"] == TrialKind.CONFIRMATION.value, "").fillna("")
     words = opened.words(chosen["number"].tolist()[:_MAX_WORDS])
@@ -125,9 +108,11 @@ def _columns(opened: Open) -> dict[str, object]:
     config = st.column_config
     found: dict[str, object] = {
         "number": config.NumberColumn("trial", width="small", pinned=True),
-        "state": config.TextColumn(help=_STATE_HELP),
+        "state": config.TextColumn(width=95, help=STATE_HELP),
         "configuration": config.TextColumn(width="large"),
-        "kind": config.TextColumn(help="Search, baseline, or the confirmation of another trial with other seeds."),
+        "kind": config.TextColumn(
+            width=130, help="Search, baseline, or the confirmation of another trial with other seeds."
+        ),
         "trainable_parameters": config.NumberColumn("parameters", format="localized", help="Without the task head."),
         "wall_time_s": config.NumberColumn("training time (s)", format="%.1f"),
         "peak_memory_bytes": config.NumberColumn("peak memory (MiB)", format="%.0f"),
@@ -135,10 +120,7 @@ def _columns(opened: Open) -> dict[str, object]:
             "duration (s)", format="%.1f", help="From the claim by a worker to the end, loading and measuring included."
         ),
         "attempts": config.NumberColumn(help="How often a worker has claimed it; more than 1: a worker was lost."),
-        "role": config.TextColumn(
-            help="What it is in the picture of the front. On the front: no other trial is better in every objective. "
-            "Dominated: another one is. Infeasible: it breaks the budget or a constraint."
-        ),
+        "role": config.TextColumn(width=95, help=ROLE_HELP),
         "failure_reason": config.TextColumn("failure"),
     }
     for item in opened.spec.objectives:

@@ -9,7 +9,7 @@ import pytest
 
 from autopeft.objectives import COSTS
 from autopeft.store import StudyReader
-from dashboard.figures import Marks, front_figure, front_words
+from dashboard.figures import Marks, front_figure, front_words, n_outside
 from dashboard.queries import add_roles, seed_intervals, trials_frame
 from tests.dashboard.studies import HOSTILE, spec
 from tests.study.builders import ACCURACY
@@ -123,3 +123,18 @@ def test_many_points_are_drawn_by_the_graphics_card(frame: pd.DataFrame) -> None
     assert told.customdata == (4,)
     assert "lora 4" in told.hovertext[0]
     assert (crowd.showlegend, crowd.legendgroup) == (False, told.legendgroup)
+
+
+def test_points_outside_are_counted_as_the_picture_leaves_them(frame: pd.DataFrame) -> None:
+    """Oracle: the range of the drawn axis."""
+    complete = frame[frame["role"] == "dominated"].iloc[[0] * 9].assign(number=range(100, 109))
+    complete["accuracy"] = [0.6 + i / 100 for i in range(9)]
+    low = frame[frame["role"] == "pruned"].assign(accuracy=-3.0)
+    rows = pd.concat([complete, low], ignore_index=True)
+    figure = front_figure(rows, x=PARAMETERS, y=ACCURACY, marks=Marks())
+    start, end = figure.layout.yaxis.range
+    assert n_outside(rows, x=PARAMETERS, y=ACCURACY) == 1
+    assert start < 0.6 < 0.68 < end
+    assert n_outside(rows, x=PARAMETERS, y=ACCURACY, hidden=["pruned"]) == 0
+    assert n_outside(rows.iloc[:0], x=PARAMETERS, y=ACCURACY) == 0
+    assert front_figure(frame, x=PARAMETERS, y=ACCURACY, marks=Marks()).layout.yaxis.range is None

@@ -40,6 +40,22 @@ def test_a_summary_is_believed(frame: pd.DataFrame) -> None:
     assert not result_of(done, spec(), {"summary": {**summary, "n_trials": len(done) - 1}}).is_final
 
 
+def test_the_reason_is_the_one_that_the_search_chose_by(frame: pd.DataFrame) -> None:
+    """Oracle: the search takes the confirmed trial with the best mean, not the one with the best single value."""
+    rows = [
+        {"trial": number, "seeds": [1, 2], "search_mean": mean} for number, mean in ((1, 0.9), (3, 0.72), (5, 0.71))
+    ]
+    found = result_of(frame, spec(), {"summary": {"recommended": 3, "confirmed": rows, "n_trials": len(frame) - 2}})
+    assert found.reasons[3].startswith(
+        "Trial 3 is recommended: repeated with 2 other seeds it has a mean accuracy of 0.7200 on the search split, the "
+        "best of the 2 trials that were repeated, with 25.00 % of the parameters that the budget allows."
+    )
+    assert found.covered == len(frame) - 2
+    odd = {"recommended": 3, "confirmed": [{"trial": 3, "search_mean": "x"}, 3], "n_trials": "all"}
+    assert "the best accuracy on the search split" in result_of(frame, spec(), {"summary": odd}).reasons[3]
+    assert result_of(frame, spec(), {"summary": odd}).covered is None
+
+
 def test_a_summary_that_names_no_trial_recommends_none(frame: pd.DataFrame) -> None:
     found = result_of(frame, spec(), {"summary": {"recommended": 999, "best_baseline": "x"}})
     assert (found.recommended, found.baseline) == (None, None)
