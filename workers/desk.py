@@ -10,7 +10,7 @@ from autopeft.configuration import Configuration
 from autopeft.exceptions import NotFoundError, StoreError, TrialConflictError
 from autopeft.orchestrate._points import PointKeeper
 from autopeft.pruners import Pruner, make_pruner
-from autopeft.store import TrialStore
+from autopeft.store import StudyFollower, TrialStore
 from autopeft.study import Study, Trial
 
 from .messages import (
@@ -55,6 +55,8 @@ class Desk:
         self._run = 0
         self._cohort = 1
         self._pruners: dict[str, tuple[Study, Pruner]] = {}
+        # Read at rungs alone; kept from run to run, so that a long study is read once.
+        self._followers: dict[str, StudyFollower] = {}
         self._prices: dict[tuple[str, str], dict[str, float]] = {}
         #: Studies that the engine is ready for.
         self.resident: tuple[str, ...] = ()
@@ -154,7 +156,8 @@ class Desk:
             EngineLostError: If training ended the engine.
         """
         self._run += 1
-        keeper = PointKeeper(self._store, study, trials, worker, self._pruners[study][1])
+        follower = self._followers.setdefault(study, StudyFollower(self._store, study, running=True))
+        keeper = PointKeeper(self._store, study, trials, worker, self._pruners[study][1], follower=follower)
         self._engine.send(Run(run=self._run, study=study, trials=tuple(trials)))
         while True:
             message = self._engine.receive()

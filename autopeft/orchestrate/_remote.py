@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from autopeft.exceptions import MachineError
 from autopeft.orchestrate._events import Progress
+from autopeft.orchestrate._narrator import Narrator
 from autopeft.orchestrate._recover import recover
 from autopeft.orchestrate._worker_id import worker_id
-from autopeft.pruners import PRUNING_NOTE
 from autopeft.store import StudyFollower, TrialStore, WorkerRecord
-from autopeft.study import Study, Trial, TrialKind, TrialState, best_within_budget
+from autopeft.study import TrialKind, TrialState
 
 _POLL_S = (0.05, 0.5)
 _RECOVER_EVERY_S = 2.0
@@ -73,7 +73,7 @@ class RemoteExecutor:
         self.name = name
         self._follower: StudyFollower | None = None
         self._followed = ""
-        self._seen: dict[int, TrialState] | None = None
+        self._narrator: Narrator | None = None
         self._n_unfinished = 0
         self._n_running = 0
         self._capacity = 1
@@ -148,7 +148,8 @@ class RemoteExecutor:
 
     def _require(self, study: str) -> StudyFollower:
         if self._follower is None or self._followed != study:
-            self._follower, self._followed, self._seen = StudyFollower(self._store, study), study, None
+            self._follower, self._followed = StudyFollower(self._store, study), study
+            self._narrator = Narrator(self._follower, self._progress)
         return self._follower
 
     def _look(self, study: str) -> bool:
@@ -157,34 +158,8 @@ class RemoteExecutor:
         Returns:
             Whether a trial has ended.
         """
-        follower = self._require(study)
-        loaded = follower.refresh()
-        if self._seen is None:
-            # What ended before this search began is no news; who was lost in the middle is.
-            self._seen = {item.number: item.state for item in loaded.trials if item.state is not TrialState.RUNNING}
-        has_ended = False
-        for trial in follower.changed:
-            before = self._seen.get(trial.number)
-            if trial.state is before:
-                continue
-            self._seen[trial.number] = trial.state
-            if trial.state is TrialState.WAITING:
-                if before is TrialState.RUNNING:
-                    self._progress.message(f"trial {trial.number} was given back; another worker begins it again.")
-                continue
-            if before is not TrialState.RUNNING:
-                self._progress.trial_started(trial)
-            has_ended |= trial.state.is_finished
-            self._tell_end(loaded, trial)
-        return has_ended
-
-    def _tell_end(self, study: Study, trial: Trial) -> None:
-        if trial.state is TrialState.COMPLETE:
-            self._progress.trial_finished(trial, best_within_budget(study))
-        elif trial.state is TrialState.PRUNED:
-            self._progress.trial_pruned(trial, _why_pruned(trial))
-        elif trial.state is TrialState.FAILED:
-            self._progress.trial_failed(trial)
+        self._require(study)
+        return self._narrator is not None and self._narrator.look()
 
     def _explain(self, study: str, *, is_anything_running: bool) -> None:
         """Say why nothing happens, once, and again when the reason is another one."""
@@ -225,9 +200,3 @@ def _listing(refusals: Mapping[str, str]) -> str:
     for worker, reason in refusals.items():
         by_reason.setdefault(reason, []).append(worker)
     return "; ".join(f"{reason} ({len(names)} x, first {names[0]})" for reason, names in by_reason.items()) + "."
-
-
-def _why_pruned(trial: Trial) -> str:
-    note: Any = trial.notes.get(PRUNING_NOTE)
-    decisions = note.get("decisions") if isinstance(note, Mapping) else None
-    return str(decisions[-1].get("why", "")) if decisions else ""
