@@ -86,20 +86,20 @@ def _settings(config: Path | None, flags: Mapping[str, Any]) -> SearchSettings:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a YAML file of settings.
+    """Read a YAML file of settings: plain data without tags and aliases, so that no file unfolds into gigabytes.
 
     Raises:
         UsageError: If it cannot be read or is not a mapping.
     """
-    import yaml
+    from autopeft.configuration import read_yaml
+    from autopeft.exceptions import SearchSpaceError
 
     try:
-        data = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"--config {path}: is not YAML: {reason}.") from error
+        data, problems = read_yaml(path.expanduser())
+    except SearchSpaceError as error:
+        raise UsageError(f"--config {path}: {' '.join(error.problems)}") from error
+    if problems:
+        raise UsageError(f"--config {path}: {' '.join(problems)}")
     if data is None:
         return {}
     if not isinstance(data, dict):

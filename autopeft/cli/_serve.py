@@ -141,7 +141,7 @@ def serve(
     tokens = None if no_token else find_tokens(token_file, os.environ)
     if tokens is None and not no_token:
         raise UsageError(
-            "no token: set AUTOPEFT_API_TOKEN_FILE or give --token-file FILE (a token is made by: openssl rand -hex 32), "
+            "no token: set AUTOPEFT_API_TOKEN_FILE or give --token-file FILE (to make one: openssl rand -hex 32), "
             "or say --no-token, which goes on loopback alone."
         )
     settings = ServiceSettings(

@@ -99,9 +99,12 @@ def read_yaml(path: Path) -> tuple[Any, list[str]]:
     """
     source = str(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        # A pipe or device has no size, and may never end.
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
             raise SearchSpaceError(source, [f"(file): is larger than {_MAX_BYTES:,} bytes."])
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise SearchSpaceError(source, [f"(file): cannot be read: {error.strerror or error}."]) from error
     except UnicodeDecodeError as error:

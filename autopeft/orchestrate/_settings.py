@@ -183,6 +183,8 @@ _INTEGERS = (
 )
 _FLOATS = ("worker_cpus", "worker_gpus")
 _FLAGS = ("baselines", "allow_pickle", "trust_remote_code")
+#: Texts in YAML 1.2, and what people mean by them.
+_WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
 
 def _convert(key: str, value: Any) -> Any:
@@ -201,9 +203,7 @@ def _convert(key: str, value: Any) -> Any:
                 raise ValueError
             return float(value)
         if key in _FLAGS:
-            if not isinstance(value, bool):
-                raise ValueError
-            return value
+            return value if isinstance(value, bool) else _WORDS[value.lower()]
         if key == "train_fraction":
             return parse_share(value)
         if key == "reward_options":
@@ -213,7 +213,7 @@ def _convert(key: str, value: Any) -> Any:
         if key == "data_dir":
             return Path(value).expanduser()
         return str(value)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"setting {key} cannot be {value!r}.") from error

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,9 +74,13 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path, monk
     ("content", "message"),
     [
         (None, "cannot be read: No such file"),
-        ("a: [", "is not YAML"),
+        ("a: [", "line 1, column 5"),
         ("- a\n- b\n", "must hold settings .* but got list"),
-        (b"\xff\xfe\x00", "is not YAML"),
+        (b"\xff\xfe\x00", "is not UTF-8 at byte 0"),
+        ("task: a\ntask: b\n", "task: stands twice, in lines 1 and 2"),
+        ("task: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
+        ("task: " + "[" * 5000, "nested more than 50 levels"),
+        ("#" * 1_000_001, "larger than 1,000,000 bytes"),
     ],
 )
 def test_a_bad_settings_file_says_what_is_wrong(tmp_path: Path, content: str | bytes | None, message: str) -> None:
@@ -84,6 +89,22 @@ def test_a_bad_settings_file_says_what_is_wrong(tmp_path: Path, content: str | b
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UsageError, match=message):
         read_settings(path)
+
+
+def test_a_file_that_would_unfold_into_gigabytes_is_refused_at_once(tmp_path: Path) -> None:
+    """Nine levels of nine aliases each are a billion texts."""
+    levels = [f"{chr(97 + i)}: &{chr(97 + i)} [{', '.join([f'*{chr(96 + i)}'] * 9)}]" for i in range(1, 10)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("a: &a [lol, lol, lol]\n" + "\n".join(levels) + "\n")
+    start = time.perf_counter()
+    with pytest.raises(UsageError, match=r"aliases \(\*name\) are not supported"):
+        read_settings(path)
+    assert time.perf_counter() - start < 2
+
+
+def test_an_endless_settings_file_is_not_read_to_its_end() -> None:
+    with pytest.raises(UsageError, match="larger than"):
+        read_settings(Path("/dev/zero"))
 
 
 def test_an_empty_settings_file_sets_nothing(tmp_path: Path) -> None:

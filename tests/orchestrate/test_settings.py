@@ -20,6 +20,11 @@ def test_unknown_settings_name_the_nearest() -> None:
         SearchSettings.make({"task": "x", "buget": "1%"}, {})
 
 
+@pytest.mark.parametrize(("given", "expected"), [("no", False), ("Yes", True), ("off", False), (True, True)])
+def test_a_flag_in_a_file_is_said_in_any_of_yamls_words(given: object, expected: bool) -> None:
+    assert SearchSettings.make({"task": "x", "baselines": given}, {}).baselines is expected
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -131,7 +131,7 @@ def test_tls(start: Start, tmp_path: Path) -> None:
         server.client().get("/v1/studies")
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(old)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(httpx2.ConnectError):
         server.client(verify=old).get("/v1/studies")
