@@ -18,15 +18,15 @@ def focus(points: pd.DataFrame, y: Objective, intervals: pd.DataFrame | None) ->
     """Ends of the vertical axis that leave out what is far worse than the rest; None if nothing is.
 
     Far worse: more than 1.5 interquartile ranges beyond the quarter of the worst (Tukey's fence), among trials that
-    were trained to the end. The front is never left out.
+    were trained to the end. The front and the baselines are never left out.
     """
     values = y.sign * points[y.name].astype(float)
-    is_front = points["role"] == "front"
+    is_kept = points["role"].isin(["front", "baseline"])
     ended = values[points["role"] != "pruned"]
     if len(ended) < _FEW:
         return None
     quarter, three = np.quantile(ended, [0.25, 0.75])
-    fence = min(quarter - 1.5 * (three - quarter), values[is_front].min() if is_front.any() else np.inf)
+    fence = min(quarter - 1.5 * (three - quarter), values[is_kept].min() if is_kept.any() else np.inf)
     inside = values[values >= fence]
     low, high = float(inside.min()), float(inside.max())
     if intervals is not None and not intervals.empty:

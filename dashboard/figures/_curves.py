@@ -60,7 +60,9 @@ def curves_figure(
         figure.add_vline(x=step, line_dash="dot", line_color=NEUTRAL, line_width=1)
     figure.update_xaxes(title={"text": "optimizer steps"}, rangemode="tozero")
     figure.update_yaxes(title={"text": axis_title(objective)})
-    return finish(figure, height=340)
+    finish(figure, height=340)
+    figure.update_layout(legend_itemsizing="constant")
+    return figure
 
 
 def curves_words(curves: pd.DataFrame, states: Mapping[int, str], objective: Objective) -> str:

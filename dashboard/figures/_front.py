@@ -108,10 +108,13 @@ def front_figure(
     _add_marks(figure, points, x, y, places, marks)
     for axis, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
         title = axis_title(axis, has_direction=axis.name not in marks.undirected)
-        update(title={"text": title}, **places[axis.name].axis)
+        # Plotly writes a billion as B, which is no byte.
+        update(title={"text": title}, tickformat="~s" if axis.unit == "bytes" else None, **places[axis.name].axis)
     # A click is a question about one point; boxes and lassos are drawn with the tools above the picture.
     figure.update_layout(hovermode="closest", clickmode="event+select", dragmode="pan")
-    return finish(figure, height=520)
+    finish(figure, height=520)
+    figure.update_layout(legend_itemsizing="constant")
+    return figure
 
 
 def n_outside(

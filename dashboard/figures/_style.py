@@ -6,7 +6,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from autopeft.export import format_value, printable
+from autopeft.export import format_count, format_value, printable
 from autopeft.objectives import Objective
 
 #: Okabe and Ito's colors (https://jfly.uni-koeln.de/color/); each kind of point has a symbol of its own as well.
@@ -42,7 +42,9 @@ def axis_title(item: Objective, *, has_direction: bool = True) -> str:
 
 def shown(value: float | None, item: Objective) -> str:
     """A value with its unit; a dash if it is missing."""
-    text = format_value(value, item.unit)
+    # Operations and speeds have no use for a tenth of a thousand.
+    is_large = value is not None and abs(value) >= 1000 and item.unit not in ("s", "bytes")
+    text = format_count(value) if is_large else format_value(value, item.unit)
     if not text:
         return "not measured"
     unit = f" {item.unit}" if item.unit and item.unit not in ("parameters", "s", "bytes") else ""
@@ -62,7 +64,7 @@ def finish(figure: go.Figure, *, height: int, legend: bool = True) -> go.Figure:
         margin={"l": 8, "r": 8, "t": 30, "b": 8},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": BLUE},
         showlegend=legend,
-        legend={"orientation": "h", "y": -0.18, "x": 0, "yanchor": "top", "title": None, "itemsizing": "constant"},
+        legend={"orientation": "h", "y": -0.18, "x": 0, "yanchor": "top", "title": None},
         hoverlabel={"align": "left", "namelength": -1},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

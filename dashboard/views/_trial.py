@@ -22,36 +22,44 @@ def show_panel(opened: Open, number: int, *, key: str) -> None:
     trial = opened.reader.trial(opened.name, number)
     pages = st.session_state["pages"]
     with st.container(border=True):
-        title, close = st.columns([4, 1], vertical_alignment="center")
-        title.subheader(f"Trial {number}", anchor=False)
-        close.button(
-            "Close", key=f"{key} close", type="tertiary", on_click=lambda: _links.choose_trial(None), help="No trial"
-        )
-        st.text(trial.draft.label or trial.configuration.describe())
+        heading(trial, key=key)
         reason = opened.result.reasons.get(number)
         if reason:
             st.text(reason)
-        st.dataframe(
-            pd.DataFrame(facts(opened, trial), columns=["what", "value"]),
-            hide_index=True,
-            width="stretch",
-            height="content",
-            alt=f"Values of trial {number}.",
-        )
         show_heatmap(opened, trial, key=f"{key} heat map", compact=True)
         st.caption("Sizes by part and layer; on: a module that has no size.")
+        show_facts(opened, trial)
         columns = st.columns(2)
         for column, name, label in zip(
-            columns, ("Configuration", "Trials"), ("By layer", "Curve and log"), strict=True
+            columns, ("Configuration", "Trials"), ("Its modules by layer", "Its curve and its log"), strict=True
         ):
             if name in pages:
                 column.page_link(pages[name], label=label, query_params={"study": opened.name, "trial": str(number)})
 
 
+def heading(trial: Trial, *, key: str) -> None:
+    """Draw a trial's number and its configuration in words, with a way to close it."""
+    title, close = st.columns([3, 1], vertical_alignment="center")
+    title.subheader(f"Trial {trial.number}", anchor=False)
+    close.button("Close", key=f"{key} close", type="tertiary", on_click=lambda: _links.choose_trial(None))
+    st.text(trial.draft.label or trial.configuration.describe())
+
+
+def show_facts(opened: Open, trial: Trial) -> None:
+    """Draw what is known of a trial."""
+    st.dataframe(
+        pd.DataFrame(facts(opened, trial), columns=["what", "value"]),
+        hide_index=True,
+        width="stretch",
+        height="content",
+        alt=f"Values of trial {trial.number}.",
+    )
+
+
 def show_heatmap(opened: Open, trial: Trial, *, key: str, compact: bool = False) -> None:
     """Draw a trial's configuration by layer."""
     cells = queries.cells_frame(trial.configuration, n_layers(opened, trial.configuration), counts(trial))
-    with wide(key):
+    with st.container() if compact else wide(key):
         st.plotly_chart(
             figures.heatmap_figure(cells, compact=compact),
             key=key,

@@ -13,7 +13,7 @@ from autopeft.objectives import Objective
 from autopeft.study import StudySpec, TrialKind
 
 from .. import figures, queries
-from . import _cache
+from . import _cache, _trial
 from ._study import Open
 
 #: Trials drawn as lines; more are a solid block.
@@ -160,13 +160,14 @@ def _parallel(points: pd.DataFrame, values: dict[int, float], objective: Objecti
     kept = ordered[: max(2, round(len(ordered) * best / 100))]
     shown = {number: values[number] for number in kept[:_MAX_LINES]}
     text = figures.parallel_words(len(shown), objective)
-    st.plotly_chart(
-        figures.parallel_figure(points, shown, objective),
-        key="parallel",
-        config={"displayModeBar": False},
-        theme=None,
-        alt=text,
-    )
+    with _trial.wide("parallel"):
+        st.plotly_chart(
+            figures.parallel_figure(points, shown, objective),
+            key="parallel",
+            config={"displayModeBar": False},
+            theme=None,
+            alt=text,
+        )
     st.caption(
         f"{len(shown)} of {len(values)} trials, bluer is better. Drag along an axis to brush; click it to undo. "
         "Off: the parameter had no meaning in that trial. The slider above keeps the best, without a mouse."

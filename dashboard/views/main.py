@@ -24,6 +24,9 @@ _STYLE = """<style>
   [class*='st-key-wide'] { overflow-x: auto; }
   [class*='st-key-wide'] > div { min-width: 42rem; }
 }
+/* Plotly gives these words a white shadow and these axes black lines, whatever they stand on. */
+.parcoords text { text-shadow: none !important; }
+.parcoords .axis path, .parcoords .axis line { stroke: #808080 !important; }
 </style>"""
 
 _log = logging.getLogger(__name__)

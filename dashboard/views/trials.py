@@ -185,20 +185,14 @@ def _worth_a_curve(opened: Open, frame: pd.DataFrame) -> list[int]:
 
 def _details(opened: Open, trial: Trial) -> None:
     with st.container(border=True):
-        st.subheader(f"Trial {trial.number}", anchor=False)
-        st.text(trial.draft.label or trial.configuration.describe())
+        _trial.heading(trial, key="trials")
         left, right = st.columns(2)
-        left.dataframe(
-            pd.DataFrame(_trial.facts(opened, trial), columns=["what", "value"]),
-            hide_index=True,
-            width="stretch",
-            alt=f"Values of trial {trial.number}.",
-        )
+        with left:
+            _trial.show_facts(opened, trial)
         with right:
             if trial.failure is not None:
                 st.error("This trial failed.", icon=":material/error:")
             _why(trial)
-        right.button("Close", key="trials close", on_click=lambda: _links.choose_trial(None))
 
 
 def _why(trial: Trial) -> None:

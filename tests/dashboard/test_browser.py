@@ -116,7 +116,7 @@ def test_a_real_search_is_watched_understood_and_taken_away(page: Any, tmp_path:
         another = page.context.new_page()
         another.goto(page.url)
         another.get_by_role("heading", name=f"Trial {first}", exact=True).wait_for()
-        another.get_by_role("link", name="By layer").click()
+        another.get_by_role("link", name="Its modules by layer").click()
         another.get_by_text("What good configurations tune").wait_for()
         wait_until(lambda: "/configuration" in another.url and f"trial={first}" in another.url, "the link lost its way")
         another.get_by_text("Rows are parts of a layer").wait_for()

@@ -34,4 +34,6 @@ def test_names_that_nobody_foresaw_are_readable() -> None:
 def test_missing_is_said() -> None:
     assert shown(None, COSTS["wall_time_s"]) == "not measured"
     assert shown(12.5, COSTS["wall_time_s"]) == "12.5 s"
+    assert shown(9224.0, COSTS["inference_flops_per_token"]) == "9,224 FLOPs"
+    assert shown(3 * 2**30, COSTS["peak_memory_bytes"]) == "3.0 GiB"
     assert empty_figure("<b>").layout.annotations[0].text == "&lt;b&gt;"
