@@ -1,6 +1,7 @@
 """What a test runs in processes of its own: ``python -m tests.store.processes ROLE URL GO WORKER``.
 
-Each waits until the file GO exists, so that all start at once, and prints one JSON value per line.
+Each makes a file GO.WORKER when it is ready, waits until the file GO exists, so that all start at once, and prints one
+JSON value per line.
 """
 
 from __future__ import annotations
@@ -62,11 +63,35 @@ def write(url: str, worker: str) -> None:
             rank += 1
 
 
-ROLES: dict[str, Callable[[str, str], None]] = {"append_and_claim": append_and_claim, "create": create, "write": write}
+def claim_all(url: str, worker: str) -> None:
+    """Claim until nothing waits: one by one, or a few together, each worker in its own way."""
+    claimed = []
+    limit = 1 + "abcdefghijklmnop".index(worker) % 4
+    with SqlStore(url) as store:
+        while True:
+            if limit == 1:
+                trial = store.claim_trial("s", worker, lease_s=600)
+                found = [] if trial is None else [trial]
+            else:
+                found = [trial for _, trial in store.claim_next(worker, lease_s=600, limit=limit)]
+            if not found:
+                break
+            assert all((trial.worker, trial.attempts) == (worker, 1) for trial in found)
+            claimed += [trial.number for trial in found]
+    show(claimed)
+
+
+ROLES: dict[str, Callable[[str, str], None]] = {
+    "append_and_claim": append_and_claim,
+    "claim_all": claim_all,
+    "create": create,
+    "write": write,
+}
 
 
 if __name__ == "__main__":
     role, url, go, worker = sys.argv[1:]
+    Path(f"{go}.{worker}").touch()
     while not Path(go).exists():
         time.sleep(0.002)
     ROLES[role](url, worker)

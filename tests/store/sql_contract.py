@@ -39,12 +39,15 @@ def start(role: str, url: str, go: Path, worker: str) -> subprocess.Popen[str]:
     )
 
 
-def run_at_once(role: str, url: str, go: Path) -> list[Any]:
+def run_at_once(role: str, url: str, go: Path, *, n: int = N_PROCESSES, timeout_s: float = 60) -> list[Any]:
     """Run a role in several processes at once; what each printed."""
-    processes = [start(role, url, go, worker) for worker in "abcdefgh"[:N_PROCESSES]]
+    processes = [start(role, url, go, worker) for worker in "abcdefghijklmnop"[:n]]
+    deadline = time.monotonic() + timeout_s
+    while len(list(go.parent.glob(f"{go.name}.*"))) < n and time.monotonic() < deadline:
+        time.sleep(0.01)
     go.touch()
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * N_PROCESSES
+    outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * n
     return [json.loads(output) for output in outputs]
 
 
@@ -114,6 +117,24 @@ class SqlContract(StoreContract):
         assert {trial.attempts for trial in trials} == {1}
         claimed_by = {n: worker for worker, output in zip("abcdefgh", outputs, strict=False) for n in output["claimed"]}
         assert {trial.number: trial.worker for trial in trials} == claimed_by == store.running_workers(study)
+
+    @pytest.mark.slow
+    def test_sixteen_processes_claim_two_thousand_trials_each_once(
+        self, store: SqlStore, url: str, study: str, tmp_path: Path
+    ) -> None:
+        store.add_trials(study, [make_draft(rank) for rank in range(1, 2001)])
+        store.acquire_driver(study, "d", executor="workers", lease_s=600)
+        outputs = run_at_once("claim_all", url, tmp_path / "go", n=16, timeout_s=300)
+        assert sorted(number for numbers in outputs for number in numbers) == list(range(2000))
+        holders = {
+            number: worker for worker, numbers in zip("abcdefghijklmnop", outputs, strict=True) for number in numbers
+        }
+        assert sum(bool(numbers) for numbers in outputs) >= 8  # they did get into each other's way
+        assert store.running_workers(study) == holders
+        trials = store.load_study(study).trials
+        assert {(trial.state, trial.attempts) for trial in trials} == {(TrialState.RUNNING, 1)}
+        with store._engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM leases").scalar() == 2000
 
     def test_processes_creating_the_same_database_at_once(self, url: str, tmp_path: Path) -> None:
         assert run_at_once("create", url, tmp_path / "go") == [0] * N_PROCESSES
