@@ -117,6 +117,8 @@ class AutoPEFTSampler(BaseSampler):
         self._name = sampler
         self._seed = seed
         self._made: tuple[tuple[Objective, ...], Sampler] | None = None
+        # (study, trial) that a warning was given for: it matters to nothing but the log.
+        self._warned: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -174,9 +176,9 @@ class AutoPEFTSampler(BaseSampler):
             for item in study.get_trials(deepcopy=False)
             if item.number < asking.number or (item.number > asking.number and item.state.is_finished())
         ]
-        return [trial for item in known if (trial := self._read(item, names)) is not None]
+        return [trial for item in known if (trial := self._read(study, item, names)) is not None]
 
-    def _read(self, item: FrozenTrial, names: Sequence[str]) -> Trial | None:
+    def _read(self, study: optuna.Study, item: FrozenTrial, names: Sequence[str]) -> Trial | None:
         """A trial of Optuna's as one of ours; None if it is no point of the space."""
         params = dict(item.params)
         if item.state is not OptunaState.COMPLETE:
@@ -185,7 +187,9 @@ class AutoPEFTSampler(BaseSampler):
             params = {**proposed, **item.system_attrs.get("fixed_params", {}), **params}
         point = point_of(self._space, params)
         if point is None:
-            if params:
+            key = (study.study_name, item.number)
+            if params and key not in self._warned:
+                self._warned.add(key)
                 logger.warning(
                     "Trial %d is no feasible point of search space %s: it teaches nothing.",
                     item.number,
