@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from autopeft.exceptions import NotFoundError, StoreError, TrialConflictError
+from autopeft.orchestrate._inputs import INPUTS
 from autopeft.orchestrate._points import write_outcome
 from autopeft.orchestrate._portable import SETTINGS, VERSIONS, package_versions, version_problem
 from autopeft.orchestrate._worker_id import worker_id
@@ -320,7 +321,7 @@ def _broken_rule(error: ValueError) -> Failure:
 
 def _needed(study: Study) -> dict[str, object]:
     """What the engine must know of a study's attributes; others, and other settings, change while it is resident."""
-    names = ("precision", "backbone_hash")
+    names = ("precision", "backbone_hash", INPUTS)
     found = {name: study.attributes[name] for name in names if name in study.attributes}
     settings = study.attributes.get(SETTINGS) or {}
     wanted = ("task", "reward_options", "allow_pickle", "trust_remote_code", "cohort", "folder")
