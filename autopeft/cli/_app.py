@@ -24,7 +24,7 @@ from autopeft.cli import (
     _worker,
 )
 from autopeft.cli._environment import is_debug
-from autopeft.cli._log import warnings_shown
+from autopeft.cli._log import wanted_format, warnings_shown
 from autopeft.cli._output import tell
 from autopeft.exceptions import AutoPeftError
 
@@ -242,10 +242,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or is_debug()
     words = [word for word in words if word != "--debug"]
+    with warnings_shown(wanted_format(words)):
+        return _run(words, debug)
+
+
+def _run(words: list[str], debug: bool) -> int:
     try:
-        with warnings_shown():
-            # Without standalone mode, errors come here instead of ending the process.
-            code = app(words, prog_name="autopeft", standalone_mode=False)
+        # Without standalone mode, errors come here instead of ending the process.
+        code = app(words, prog_name="autopeft", standalone_mode=False)
     except AutoPeftError as error:
         return _fail(str(error), error.exit_code, error if debug else None)
     except typer.TyperException as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -84,9 +85,25 @@ def write(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Write a message for people to stderr."""
+    """Write a message for people to stderr, or to where `told_to` says."""
+    if _listeners:
+        _listeners[-1](text)
+        return
     sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
+
+
+_listeners: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def told_to(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give messages for people to a listener instead, as long as the block runs."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.pop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

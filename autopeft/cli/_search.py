@@ -19,6 +19,7 @@ from autopeft.cli._environment import (
     database_url,
 )
 from autopeft.cli._interrupt import Interruption
+from autopeft.cli._log import LogFormatOption, is_json
 from autopeft.cli._options import ArtifactsOption, DatabaseOption, FormatOption
 from autopeft.cli._output import OutputFormat, data_console, emit, tell
 from autopeft.cli._search_flags import takes_search_flags
@@ -43,6 +44,7 @@ def search(
     db: DatabaseOption = None,
     artifacts: ArtifactsOption = None,
     quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
     format: FormatOption = OutputFormat.HUMAN,
     **flags: Any,
 ) -> None:
@@ -155,6 +157,7 @@ def _search(
     is_quiet: bool,
 ) -> SearchResult:
     from autopeft.artifacts import open_artifacts
+    from autopeft.cli._log_progress import LogProgress
     from autopeft.cli._progress import SearchProgress
     from autopeft.orchestrate import begin_study, prepare, run_search
     from autopeft.store import open_store
@@ -164,7 +167,9 @@ def _search(
         begin_study(settings.warm_start, store, prepared.spec, prepared.space)
         store.set_attribute(prepared.spec.name, "command", command)
         with (
-            SearchProgress(is_quiet=is_quiet, before_trial=interruption.check) as progress,
+            (LogProgress if is_json() else SearchProgress)(
+                is_quiet=is_quiet, before_trial=interruption.check
+            ) as progress,
             _pool(settings, database_url(db)) as pool,
         ):
             _show_note(db, progress.message)

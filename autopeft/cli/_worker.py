@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autopeft.cli._environment import cache_folder, database_url
+from autopeft.cli._log import LogFormatOption, records_shown
 from autopeft.cli._options import ArtifactsOption, DatabaseOption
 from autopeft.cli._workers import workers_module
 
@@ -95,6 +95,7 @@ def worker(
             "Whoever can write to the database then runs code here.",
         ),
     ] = False,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Train trials of searches with --executor workers, on any machine that reaches their database.
 
@@ -119,37 +120,12 @@ def worker(
         allow_code=allow_code,
         artifacts=artifacts,
     )
-    with open_store(database_url(db)) as store, _told():
+    with open_store(database_url(db)) as store, records_shown("autopeft.worker"):
         supervisor = workers_module("supervisor").Supervisor(store, settings)
         with _stopped_by_signals(supervisor.stop):
             logging.getLogger("autopeft.worker").info("worker %s serves %s.", supervisor.id, store.url)
             n_trials = supervisor.run()
             logging.getLogger("autopeft.worker").info("worker %s ends after %d trials.", supervisor.id, n_trials)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Show what the worker logs on stderr, with times and the study and trial it is about."""
-    logger, handler = logging.getLogger("autopeft.worker"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(where)s%(message)s"))
-    logger.addHandler(handler)
-    level, propagates = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
-    # The command line's own handler says each text once, but a worker's log is a record.
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.propagate = propagates
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-
-
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        study = getattr(record, "study", None)
-        record.where = "" if study is None else f"[{study}] "
-        return super().format(record)
 
 
 @contextmanager

@@ -52,7 +52,10 @@ class Drivers(Protocol):
         ...
 
     def log(self, study: str, offset: int) -> tuple[str, int]:
-        """What the latest driver wrote from an offset on, and the offset behind it; an offset behind the end is 0."""
+        """What the latest driver said from an offset into its log on, and the offset behind it.
+
+        An offset behind the end is 0, a negative one counts from there.
+        """
         ...
 
 
@@ -73,7 +76,7 @@ class DriverCommand:
     def words(self, settings: Path) -> list[str]:
         """The command line. -P: nothing of the folder it runs in is imported."""
         command = [sys.executable, "-P", "-m", "autopeft.cli", "search", "--config", str(settings)]
-        return [*command, *self.executor]
+        return [*command, "--log-format", "json", *self.executor]
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """This process's environment, without the tokens; the database's URL may hold a password, which stays here."""
@@ -145,8 +148,8 @@ class ProcessDrivers:
 
     def last_error(self, study: str) -> str | None:
         text, _ = self.log(study, -_MAX_LOG_BYTES)
-        found = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
-        return found[-1] if found else None
+        errors = [part for part in f"\n{text}".split("\nerror: ")[1:] if part]
+        return errors[-1].rstrip("\n") if errors else None
 
     def log(self, study: str, offset: int) -> tuple[str, int]:
         try:
@@ -159,10 +162,20 @@ class ProcessDrivers:
         except OSError:
             return "", 0
         end = part.rfind(b"\n") + 1 if len(part) < _MAX_LOG_BYTES or b"\n" in part else len(part)
-        return part[:end].decode("utf-8", "replace"), start + end
+        lines = part[:end].decode("utf-8", "replace").split("\n")
+        return "\n".join(_message(line) for line in lines), start + end
 
     def _own(self, study: str) -> Path:
         # Submitted names are plain, but this is where a path is made of one.
         if not study or "/" in study or study.startswith("."):
             raise MachineError(f"a study of a service has a plain name, but got {study!r}.")
         return self._folder / study
+
+
+def _message(line: str) -> str:
+    """What a line of a log says to people; what is no record was written by a library or a dying interpreter."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    return str(record.get("message", line)) if isinstance(record, dict) else line

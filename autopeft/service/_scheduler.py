@@ -144,7 +144,7 @@ class Scheduler:
             self._end(item, SubmissionState.FAILED, str(error))
             return
         self._submissions.set_process(item.study, self._service, process)
-        _log.info("driver started", extra={"study": item.study, "owner": item.owner, "process": process})
+        _log.info("driver started", extra={"study": item.study, "owner": item.owner, "driver": process})
 
     def _look_after(self, item: Submission) -> None:
         if item.process is None:

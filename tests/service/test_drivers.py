@@ -63,7 +63,8 @@ def test_the_command_of_a_search() -> None:
     command = DriverCommand(database="d", executor=("--executor", "workers"))
     words = command.words(Path("s.json"))
     assert words == [
-        sys.executable, "-P", "-m", "autopeft.cli", "search", "--config", "s.json", "--executor", "workers",
+        sys.executable, "-P", "-m", "autopeft.cli", "search", "--config", "s.json",
+        "--log-format", "json", "--executor", "workers",
     ]  # fmt: skip
 
 
@@ -101,6 +102,30 @@ def test_a_driver_reads_its_settings_works_in_an_empty_folder_and_its_words_are_
     assert made.last_error("s") == "no such thing"
     assert (tmp_path / "s" / "settings.json").stat().st_mode & 0o777 == 0o600
     assert json.loads((tmp_path / "s" / "settings.json").read_text()) == {"task": "stdlib/topics"}
+
+
+def test_records_are_read_as_what_they_say(tmp_path: Path, started: list[str]) -> None:
+    lines = [
+        json.dumps({"level": "info", "message": "trial 0 started"}),
+        "Fatal Python error: Segmentation fault",
+        json.dumps({"level": "error", "message": "error: study x was\nbegun otherwise:\n  - seed"}),
+        '{"broken": ',
+        "[1]",
+    ]
+    made = drivers(tmp_path, f"import sys; sys.stderr.write({chr(10).join(lines) + chr(10)!r}); sys.exit(2)")
+    started.append(made.start("s", {}))
+    assert ended(made, started[0]) == 2
+    text, _ = made.log("s", 0)
+    assert text.startswith("trial 0 started\nFatal Python error: Segmentation fault\nerror: study x was\n")
+    assert text.endswith('{"broken": \n[1]\n')
+
+
+def test_the_last_error_is_the_whole_sentence(tmp_path: Path, started: list[str]) -> None:
+    lines = [json.dumps({"message": text}) for text in ("error: first", "error: study x was\nbegun otherwise")]
+    made = drivers(tmp_path, f"import sys; sys.stderr.write({chr(10).join(lines) + chr(10)!r}); sys.exit(2)")
+    started.append(made.start("s", {}))
+    assert ended(made, started[0]) == 2
+    assert made.last_error("s") == "study x was\nbegun otherwise"
 
 
 def test_a_driver_outlives_its_service_and_is_found_again(tmp_path: Path, started: list[str]) -> None:
