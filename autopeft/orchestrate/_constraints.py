@@ -8,7 +8,7 @@ from autopeft.configuration import BoundSpace, export_class
 from autopeft.exceptions import UsageError
 from autopeft.objectives import COSTS, EXPORT_CLASS, QUALITY, Constraint, merge_constraints
 from autopeft.samplers import contradiction
-from autopeft.tasks import Task
+from autopeft.tasks import METRICS, Metric, Task
 
 
 def resolve_constraints(
@@ -61,6 +61,8 @@ def _check(constraint: Constraint, space: BoundSpace) -> None:
             )
     if constraint.name in COSTS and constraint.upper is not None and constraint.upper < 0:
         raise UsageError(f"nothing keeps {constraint}: {constraint.name} is never negative.")
+    if constraint.name in METRICS:
+        _check_range(constraint, METRICS[constraint.name])
     if constraint.name == "trainable_parameters" and constraint.upper is not None:
         least = space.parameter_count(space.smallest())
         if constraint.upper < least:
@@ -71,3 +73,12 @@ def _check(constraint: Constraint, space: BoundSpace) -> None:
     lower = constraint.lower if constraint.name == "trainable_parameters" else None
     if lower is not None and space.budget is not None and lower > space.budget:
         raise UsageError(f"{constraint} and the budget of {space.budget:,} parameters contradict each other.")
+
+
+def _check_range(constraint: Constraint, metric: Metric) -> None:
+    too_high = constraint.lower is not None and metric.high is not None and constraint.lower > metric.high
+    too_low = constraint.upper is not None and metric.low is not None and constraint.upper < metric.low
+    if too_high or too_low:
+        low = "-inf" if metric.low is None else f"{metric.low:g}"
+        high = "inf" if metric.high is None else f"{metric.high:g}"
+        raise UsageError(f"nothing keeps {constraint}: {constraint.name} lies between {low} and {high}.")

@@ -40,7 +40,7 @@ class RewardPanel:
         for item in self.rewards:
             try:
                 item.prepare(candidate)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise RewardError(item.name, _words(error)) from error
 
     def measure(self, candidate: TrainedCandidate) -> RewardReading:
@@ -54,13 +54,13 @@ class RewardPanel:
         for item in self.rewards:
             try:
                 found = item.measure(candidate)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise RewardError(item.name, _words(error)) from error
             (costs if item.is_cost else metrics).update(_checked(item.name, found))
         return RewardReading(metrics=metrics, costs=costs)
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -33,7 +33,7 @@ class Encoder:
     - log cost, log learning rate, share of tuned layers, share of the cost on the attention side;
     - log cost of each layer, or of each of `_MAX_DEPTHS` groups of layers;
     - log cost of each module type;
-    - log cost at each part that the space can choose, at weight `_PART_WEIGHT`;
+    - log cost at each part that the space can choose, and outside the layers, at weight `_PART_WEIGHT`;
     - options and dynamics that the space can choose, see `OptionColumns`.
 
     Args:
@@ -47,7 +47,8 @@ class Encoder:
         self._log_cap = math.log1p(space.budget or space.shapes.parameters)
         self._n_depths = min(space.shapes.n_layers, _MAX_DEPTHS)
         types = sorted(space.type_names)
-        choosing = [rule for rule in rules if len(rule.parts.lists) > 1]
+        # What stands outside the layers has no column of a layer.
+        choosing = [rule for rule in rules if len(rule.parts.lists) > 1 or rule.parts.is_embedding]
         parts = sorted({(rule.type, part) for rule in choosing for part in rule.parts.all_parts})
         first = 4 + self._n_depths
         self._type_columns = {name: first + i for i, name in enumerate(types)}
@@ -81,10 +82,10 @@ class Encoder:
         for placement in item.configuration.placements:
             kind, site = placement.module.type, placement.site
             count = self._module_types[kind].parameter_count(placement.module, site, self._shapes)
-            layer = site.layer or 0
-            layers.add(layer)
             attention += count if site.part in _ATTENTION else 0
-            counts[4 + layer * self._n_depths // n_layers] += count
+            if site.layer is not None:
+                layers.add(site.layer)
+                counts[4 + site.layer * self._n_depths // n_layers] += count
             counts[self._type_columns[kind]] += count
             if (kind, site.part) in self._part_columns:
                 counts[self._part_columns[kind, site.part]] += count

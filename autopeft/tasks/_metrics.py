@@ -103,20 +103,24 @@ class Metric:
     Args:
         direction: Which way is better.
         compute: (predictions, targets) -> natural value, or None where it is undefined.
+        low: Least value that it can have; None for no bound.
+        high: Largest.
     """
 
     direction: Direction
     compute: Callable[[npt.NDArray[Any], npt.NDArray[Any]], float | None]
+    low: float | None = 0.0
+    high: float | None = 1.0
 
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(direction=Direction.MAXIMIZE, compute=accuracy),
     "f1": Metric(direction=Direction.MAXIMIZE, compute=f1),
     "macro_f1": Metric(direction=Direction.MAXIMIZE, compute=macro_f1),
-    "matthews": Metric(direction=Direction.MAXIMIZE, compute=matthews),
-    "pearson": Metric(direction=Direction.MAXIMIZE, compute=pearson),
-    "spearman": Metric(direction=Direction.MAXIMIZE, compute=spearman),
-    "rmse": Metric(direction=Direction.MINIMIZE, compute=rmse),
+    "matthews": Metric(direction=Direction.MAXIMIZE, compute=matthews, low=-1.0),
+    "pearson": Metric(direction=Direction.MAXIMIZE, compute=pearson, low=-1.0),
+    "spearman": Metric(direction=Direction.MAXIMIZE, compute=spearman, low=-1.0),
+    "rmse": Metric(direction=Direction.MINIMIZE, compute=rmse, high=None),
 }
 
 

@@ -54,6 +54,8 @@ def test_what_is_not_measured_cannot_be_bounded() -> None:
             ("stored_bytes<=4k", "wall_time_s<=9", "trainable_parameters>=100k"),
             "keeps stored_bytes<=4000 and trainable_parameters>=100000: they contradict each other",
         ),
+        (("accuracy>=1.5",), "nothing keeps accuracy>=1.5: accuracy lies between 0 and 1"),
+        (("accuracy<=-0.1",), "accuracy lies between 0 and 1"),
         (("wall_time_s<=-1",), "wall_time_s is never negative"),
         (("export_class=nothing",), "no module family of search space default keeps export_class=nothing"),
     ],

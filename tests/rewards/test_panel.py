@@ -60,14 +60,22 @@ def test_whatever_is_no_finite_number_names_the_reward(value, words):
     assert error.value.name == "mine"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_what_ends_a_program_passes(error):
+def raising(error):
     @reward(direction="minimize")
     def ends(candidate):
         raise error
 
-    with pytest.raises(error):
-        RewardPanel([declared(ends)]).measure(None)
+    return RewardPanel([declared(ends)])
+
+
+def test_an_interrupt_passes():
+    with pytest.raises(KeyboardInterrupt):
+        raising(KeyboardInterrupt()).measure(None)
+
+
+def test_a_function_that_exits_ends_its_trial_alone():
+    with pytest.raises(RewardError, match="reward ends: SystemExit: 3"):
+        raising(SystemExit(3)).measure(None)
 
 
 def test_reserve_is_the_largest_and_names_are_in_order():

@@ -1,5 +1,6 @@
 """Oracles: the invariants of the encoding, and its counts written out for one configuration."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopeft.configuration import BoundSpace, Configuration, ModuleSpec, Site, load_search_space
+from autopeft.modules import MODULES
 from autopeft.samplers._encoding import Encoder, tuned_layers
 from autopeft.samplers._points import PointSource
 from autopeft.samplers._values import random_value
@@ -175,3 +177,16 @@ def test_tuned_layers_are_listed_once() -> None:
     spec = ModuleSpec.make("lora", 1)
     pairs = [(Site(layer=layer, part=part), spec) for layer in (3, 1) for part in ("q", "v")]
     assert tuned_layers(Configuration.make(pairs, learning_rate=1e-3)) == [1, 3]
+
+
+def test_what_stands_outside_the_layers_is_no_part_of_the_bottom_one() -> None:
+    """Oracle: the columns of the layers, of a point of LISA's space with and without embeddings trained."""
+    shapes = dataclasses.replace(bert_shapes(), embedding_parameters=1000)
+    space = BoundSpace(space=load_search_space("lisa", MODULES), shapes=shapes, module_types=MODULES, budget=None)
+    points = PointSource(space)
+    params = dict(points.draw(np.random.default_rng(0), 1, ())[0].params)
+    without, with_it = (points.make({**params, "embeddings": chosen}) for chosen in (False, True))
+    rows = Encoder(space).encode([without, with_it])
+    assert (rows[0, 4:10] == rows[1, 4:10]).all()
+    assert rows[0, 2] == rows[1, 2]
+    assert not np.allclose(rows[0], rows[1])
