@@ -90,7 +90,7 @@ class Desk:
             return None, self._cohort
         self._engine.send(Open(study=study))
         while True:
-            message = self._engine.receive()
+            message = self._engine.receive(is_loading=True)
             if isinstance(message, Refused):
                 return message.reason, 0
             if isinstance(message, Opened):

@@ -26,6 +26,7 @@ ENGINE = f"{__package__}.engine"
 _LOOK_S = 0.2
 _MEMORY_EVERY_S = 0.5
 _START_TIMEOUT_S = 300.0
+_LOADING_S = 1800.0
 _SHOWN_LINES = 60
 
 
@@ -97,7 +98,7 @@ class EngineProcess:
     def _first(self) -> Ready:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
-            message = self.receive()
+            message = self.receive(is_loading=True)
             if isinstance(message, Ready):
                 return message
         self.kill()
@@ -122,8 +123,12 @@ class EngineProcess:
         except OSError:
             raise EngineLostError(self._post_mortem()) from None
 
-    def receive(self, wait_s: float = _LOOK_S) -> Any:
+    def receive(self, wait_s: float = _LOOK_S, *, is_loading: bool = False) -> Any:
         """What the engine says; None if it says nothing for a while.
+
+        Args:
+            wait_s: Seconds to wait at most, >= 0.
+            is_loading: Whether it loads data and weights, perhaps over a network, and trains nothing.
 
         Raises:
             EngineLostError: If it is gone, gave no sign for too long, or holds too much memory; then it is ended.
@@ -136,9 +141,10 @@ class EngineProcess:
         except (EOFError, OSError):
             raise EngineLostError(self._post_mortem()) from None
         self._check_memory()
-        if time.monotonic() - self._sign_at > self._silence_s:
+        limit_s = max(self._silence_s, _LOADING_S) if is_loading else self._silence_s
+        if time.monotonic() - self._sign_at > limit_s:
             self.kill()
-            message = f"hung: no sign for {self._silence_s:g} s (--trial-timeout)."
+            message = f"hung: no sign for {limit_s:g} s{'' if is_loading else ' (--trial-timeout)'}."
             raise EngineLostError(Failure(reason="hung", message=message, traceback=self._tail()))
         return None
 

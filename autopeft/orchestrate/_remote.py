@@ -11,7 +11,6 @@ from autopeft.exceptions import MachineError
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._narrator import Narrator
 from autopeft.orchestrate._recover import recover
-from autopeft.orchestrate._worker_id import worker_id
 from autopeft.store import StudyFollower, TrialStore, WorkerRecord
 from autopeft.study import TrialKind, TrialState
 
@@ -125,8 +124,6 @@ class RemoteExecutor:
     def _look_after(self, study: str) -> None:
         now = time.monotonic()
         if now >= self._next_recovery:
-            # TEMPORARY until the loop holds the lease
-            self._store.acquire_driver(study, worker_id(), executor=self.name, lease_s=60)
             recover(self._store, study)
             self._next_recovery = now + _RECOVER_EVERY_S
         if now < self._next_look:

@@ -20,6 +20,7 @@ from autopeft.orchestrate._executor import Executor, LocalExecutor
 from autopeft.orchestrate._fidelity import study_pruner
 from autopeft.orchestrate._inputs import INPUTS, ship_inputs
 from autopeft.orchestrate._loop import SearchLoop, SearchResult
+from autopeft.orchestrate._patient import patient
 from autopeft.orchestrate._portable import SETTINGS, VERSIONS, package_versions, settings_to_dict
 from autopeft.orchestrate._prepare import PreparedSearch, resume_command
 from autopeft.orchestrate._remote import Pool, RemoteExecutor
@@ -198,6 +199,8 @@ def run_search(
         InfeasibleError: If no search trial could be measured.
     """
     begin_study(prepared.settings.warm_start, store, prepared.spec, prepared.space)
+    if prepared.settings.executor != "local":
+        store = patient(store, progress.message)
     seat = DriverSeat(store, prepared.spec.name, executor=prepared.settings.executor, progress=progress)
     seat.wait()
     try:

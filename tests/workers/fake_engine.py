@@ -67,7 +67,7 @@ class FakeEngine:
     def kill(self) -> None:
         self.is_alive = False
 
-    def receive(self, wait_s: float = 0.0) -> Any:
+    def receive(self, wait_s: float = 0.0, *, is_loading: bool = False) -> Any:
         if not self._out:
             return None
         found = self._out.popleft()
