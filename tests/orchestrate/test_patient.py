@@ -14,7 +14,7 @@ from tests.orchestrate.test_executor import make_store
 class Away(MemoryStore):
     """Cannot be reached for the first calls."""
 
-    n_left = 3
+    n_left = 0
 
     def load_outline(self, name: str) -> Any:
         if self.n_left:
@@ -31,6 +31,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_store_that_comes_back_is_asked_again_and_told_once() -> None:
     store, lines = Away(), list[str]()
     store.create_study(make_store(1).load_study("study").spec)
+    store.n_left = 3
     assert patient(store, lines.append).load_outline("study").spec.name == "study"
     assert len(lines) == 2
     assert "cannot be reached. Trying again for 180 s" in lines[0]
@@ -39,6 +40,7 @@ def test_a_store_that_comes_back_is_asked_again_and_told_once() -> None:
 
 def test_patience_ends_and_other_errors_pass_at_once() -> None:
     store = Away()
+    store.n_left = 3
     with pytest.raises(StoreError):
         patient(store, lambda _: None, patience_s=0.0).load_outline("study")
     assert store.n_left == 2
