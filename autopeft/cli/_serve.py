@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from autopeft.cli._environment import data_folder, database_url, home_folder
+from autopeft.cli._log import LogFormatOption, records_shown
 from autopeft.cli._options import DatabaseOption
 from autopeft.cli._output import tell
 from autopeft.exceptions import MachineError, UsageError
@@ -127,6 +128,7 @@ def serve(
     rate: Annotated[
         float, typer.Option("--rate", min=0.01, rich_help_panel=_LIMITS, help="Requests per second and token.")
     ] = 20.0,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Serve searches over HTTP: submit, follow, stop and resume them, read fronts and reports. Ends with Ctrl-C.
 
@@ -165,7 +167,8 @@ def serve(
         tls_key=tls_key,
     )
     _tell(settings.host, settings.port, has_tls=tls_cert is not None, is_local=settings.is_local, is_open=no_token)
-    run(settings)
+    with records_shown("autopeft.service", "uvicorn"):
+        run(settings)
 
 
 def _executor_words(text: str) -> tuple[str, ...]:

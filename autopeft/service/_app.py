@@ -6,17 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
 from starlette.responses import Response
 
 import autopeft
+from autopeft.service._documents import SAFE_HEADERS
 from autopeft.service._errors import add_error_handlers
-from autopeft.service._guard import Guard
+from autopeft.service._guard import METRICS_PATH, Guard
 from autopeft.service._limits import BodyLimit, EncodedSlashes, NoWebPages, RateLimiter
+from autopeft.service._metrics import MEDIA_TYPE, Metrics
+from autopeft.service._recorder import Recorder
 from autopeft.service._searches import UPLOAD_PATH, search_routes
 from autopeft.service._state import ServiceState
 from autopeft.service._studies import study_routes
@@ -31,6 +35,7 @@ def create_app(state: ServiceState) -> FastAPI:
         state: From `open_state`.
     """
     settings = state.settings
+    metrics = Metrics(state.totals, state.store, state.submissions)
     guard = Middleware(
         Guard,
         tokens=settings.tokens,
@@ -53,7 +58,9 @@ def create_app(state: ServiceState) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        dependencies=[Depends(_remember_route)],
         middleware=[
+            Middleware(Recorder, metrics=metrics),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(settings.hosts), www_redirect=False),
             Middleware(NoWebPages),
             Middleware(EncodedSlashes),
@@ -66,6 +73,7 @@ def create_app(state: ServiceState) -> FastAPI:
     app.include_router(search_routes(state))
     app.include_router(study_routes(state))
     _add_health(app, state)
+    _add_metrics(app, metrics)
     _describe_tokens(app)
     return app
 
@@ -96,3 +104,15 @@ def _add_health(app: FastAPI, state: ServiceState) -> None:
         state.submissions.counts()
         is_ready = state.scheduler.is_alive
         return state.veil.json({"status": "ok" if is_ready else "waiting"}, 200 if is_ready else 503)
+
+
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    @app.get(METRICS_PATH, tags=["health"], summary="Numbers for Prometheus; on loopback no token is asked for")
+    def read_metrics() -> Response:
+        return Response(metrics.text(), media_type=MEDIA_TYPE, headers=SAFE_HEADERS)
+
+
+def _remember_route(request: Request) -> None:
+    """Note which route answers, for the recorder: a path itself may be anything, and names studies."""
+    route = request.scope.get("route")
+    request.state.route = getattr(route, "path", "other")

@@ -14,7 +14,7 @@ from autopeft.service._requests import Rules, with_files
 from autopeft.service._scheduler import Scheduler
 from autopeft.service._settings import ServiceSettings
 from autopeft.service._uploads import UploadFolder
-from autopeft.store import SqlStore, Submission, Submissions
+from autopeft.store import SqlStore, StoreTotals, Submission, Submissions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class ServiceState:
     Args:
         settings: What the operator decided.
         store: Studies.
+        totals: Numbers over all of them.
         submissions: Searches that were handed in.
         uploads: Files that were handed in.
         drivers: The processes that drive searches.
@@ -33,6 +34,7 @@ class ServiceState:
 
     settings: ServiceSettings
     store: SqlStore
+    totals: StoreTotals
     submissions: Submissions
     uploads: UploadFolder
     drivers: Drivers
@@ -43,6 +45,7 @@ class ServiceState:
         """End the scheduler and give back connections."""
         self.scheduler.close()
         self.submissions.close()
+        self.totals.close()
         self.store.close()
 
     def rules(self, owner: str) -> Rules:
@@ -93,6 +96,7 @@ def open_state(settings: ServiceSettings, drivers: Drivers | None = None) -> Ser
     return ServiceState(
         settings=settings,
         store=store,
+        totals=StoreTotals(settings.database),
         submissions=submissions,
         uploads=uploads,
         drivers=made,

@@ -19,6 +19,7 @@ from autopeft.store._schema import upgrade
 from autopeft.store._sql import SqlStore, open_store
 from autopeft.store._submission import OwnerHistory, QueueEntry, Submission, SubmissionState, turn_order
 from autopeft.store._submissions import Submissions
+from autopeft.store._totals import EndedTrial, StoreTotals
 
 __all__ = [
     "ARCHIVE_VERSION",
@@ -29,11 +30,13 @@ __all__ = [
     "Clock",
     "ClusterStore",
     "DriverLease",
+    "EndedTrial",
     "LeaseFacts",
     "MemoryStore",
     "OwnerHistory",
     "QueueEntry",
     "SqlStore",
+    "StoreTotals",
     "StudyChanges",
     "StudyFollower",
     "StudyMark",

@@ -85,6 +85,7 @@ def open_service(settings: ServiceSettings, drivers: FakeDrivers) -> Iterator[Op
     yield make
     for state in opened:
         state.store.close()
+        state.totals.close()
         state.submissions.close()
 
 

@@ -79,6 +79,15 @@ def test_without_tokens_everybody_may(open_service: Open) -> None:
     assert client.get("/v1/studies").status_code == 200
 
 
+def test_metrics_are_open_on_loopback_but_not_through_a_proxy(open_service: Open) -> None:
+    client = client_of(open_service(), None)
+    assert client.get("/metrics").status_code == 200
+    for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"):
+        assert client.get("/metrics", headers={name: "for=1.2.3.4"}).status_code == 401
+    public = client_of(open_service(host="0.0.0.0"), None)
+    assert public.get("/metrics").status_code == 401
+
+
 def test_no_token_is_ever_logged(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         client.get("/v1/studies/nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -83,7 +84,20 @@ def test_it_serves_and_ends_politely_without_a_word_of_the_token(start: Start) -
     _, said = server.process.communicate(timeout=60)
     assert server.process.returncode in (0, -signal.SIGTERM)
     assert f"Serving {server.url}" in said
+    assert "GET /v1/studies 200" in said
     assert TOKEN not in said
+
+
+def test_its_log_is_lines_of_json_where_that_is_asked_for(start: Start) -> None:
+    server = start("--log-format", "json")
+    with server.client() as client:
+        client.get("/v1/studies/nothing")
+    server.process.send_signal(signal.SIGTERM)
+    _, said = server.process.communicate(timeout=60)
+    records = [json.loads(line) for line in said.splitlines()]
+    (access,) = [item for item in records if item["logger"] == "autopeft.service.access"]
+    assert (access["path"], access["status"], access["caller"]) == ("/v1/studies/nothing", 404, "default")
+    assert any(item["logger"].startswith("uvicorn") for item in records)
 
 
 def test_a_gigabyte_is_refused_without_being_read(start: Start) -> None:
