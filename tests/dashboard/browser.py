@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,42 @@ def search_command(*words: str) -> list[str]:
     return [sys.executable, "-m", "autopeft.cli", *words]
 
 
+#: Numbers of the trials whose points are in the first picture, marks and intervals apart.
+_DRAWN = """() => {
+    const plot = document.querySelector('.js-plotly-plot');
+    if (!plot || !plot._fullData) return [];
+    const roles = ['front', 'dominated', 'baseline', 'breaks budget or a constraint'];
+    const chosen = plot._fullData.filter(trace => roles.includes(trace.name));
+    return chosen.flatMap(trace => Array.from(trace.customdata));
+}"""
+
+
 def drawn(page: Any) -> list[int]:
-    """Numbers of the trials whose points are in the first picture, marks and intervals apart."""
-    script = """() => {
-        const plot = document.querySelector('.js-plotly-plot');
-        if (!plot || !plot._fullData) return [];
-        const roles = ['front', 'dominated', 'baseline', 'breaks budget or a constraint'];
-        const chosen = plot._fullData.filter(trace => roles.includes(trace.name));
-        return chosen.flatMap(trace => Array.from(trace.customdata));
-    }"""
-    return sorted(int(number) for number in page.evaluate(script))
+    """Numbers of the trials whose points are in the first picture, ascending."""
+    return sorted(int(number) for number in page.evaluate(_DRAWN))
+
+
+def wait_for_points(page: Any, n: int = 1) -> list[int]:
+    """Wait until the first picture shows so many trials; returns their numbers."""
+    page.wait_for_function(f"n => ({_DRAWN})().length >= n", arg=n)
+    return drawn(page)
+
+
+def settled(page: Any) -> None:
+    """Wait until the page's script has come to its end and the page shows that it is live."""
+    page.get_by_text("Live: last looked").wait_for()
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+def select_point(page: Any, number: int) -> None:
+    """Click a trial's point until its trial is open: a picture that is just redrawn loses a click."""
+    heading = page.get_by_role("heading", name=f"Trial {number}", exact=True)
+    for _ in range(20):
+        page.mouse.click(*place_of(page, number))
+        with suppress(Exception):
+            heading.wait_for(timeout=5000)
+            return
+    raise AssertionError(f"a click on the point of trial {number} opened nothing")
 
 
 def place_of(page: Any, number: int) -> tuple[float, float]:
