@@ -64,7 +64,8 @@ class StudyOverview:
         started_at: When its first trial was claimed; None if none was.
         last_activity_at: Last time that a trial was added, claimed, kept alive or finished; creation if there is none.
         time_spent_s: Time that workers spent on finished trials, added up, in seconds.
-        token: Changes whenever a trial or an attribute of the study does.
+        n_points: Points of learning curves that the trials at work have reported so far.
+        token: Changes whenever a trial or an attribute of the study does; not with `n_points`.
     """
 
     id: int
@@ -74,6 +75,7 @@ class StudyOverview:
     started_at: datetime | None
     last_activity_at: datetime
     time_spent_s: float
+    n_points: int
     token: str
 
     @property
@@ -351,6 +353,13 @@ class StudyReader:
             .where(LeaseRow.ended_at.is_(None))
             .group_by(TrialRow.study_id)
         )
+        points = (
+            select(TrialRow.study_id, func.count())
+            .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
+            .join(CurvePointRow, CurvePointRow.lease_id == LeaseRow.id)
+            .where(LeaseRow.ended_at.is_(None))
+            .group_by(TrialRow.study_id)
+        )
         attributes = select(AttributeRow.study_id, func.count(), func.sum(func.length(AttributeRow.value))).group_by(
             AttributeRow.study_id
         )
@@ -358,10 +367,11 @@ class StudyReader:
         for row in connection.execute(only(trials, TrialRow.study_id).order_by(TrialRow.state)):
             groups.setdefault(row[0], []).append(tuple(row)[1:])
         heartbeats = {row[0]: row[1] for row in connection.execute(only(held, TrialRow.study_id))}
+        reported = {row[0]: row[1] for row in connection.execute(only(points, TrialRow.study_id))}
         facts = {row[0]: tuple(row)[1:] for row in connection.execute(only(attributes, AttributeRow.study_id))}
         studies = only(select(StudyRow.id, StudyRow.spec, StudyRow.created_at), StudyRow.id).order_by(StudyRow.id)
         return [
-            _overview(row, groups.get(row.id, []), heartbeats.get(row.id), facts.get(row.id))
+            _overview(row, groups.get(row.id, []), heartbeats.get(row.id), reported.get(row.id, 0), facts.get(row.id))
             for row in connection.execute(studies)
         ]
 
@@ -373,7 +383,9 @@ class StudyReader:
             yield connection
 
 
-def _overview(row: Any, groups: list[tuple[Any, ...]], heartbeat: datetime | None, facts: object) -> StudyOverview:
+def _overview(
+    row: Any, groups: list[tuple[Any, ...]], heartbeat: datetime | None, n_points: int, facts: object
+) -> StudyOverview:
     counts = {TrialState(group[0]): group[1] for group in groups}
     times = [time for group in groups for time in group[5:] if time is not None]
     digest = hashlib.sha256(repr((row.id, row.spec, groups, facts)).encode()).hexdigest()[:16]
@@ -385,5 +397,6 @@ def _overview(row: Any, groups: list[tuple[Any, ...]], heartbeat: datetime | Non
         started_at=min((group[4] for group in groups if group[4] is not None), default=None),
         last_activity_at=max([*times, *([] if heartbeat is None else [heartbeat])], default=row.created_at),
         time_spent_s=float(sum(group[2] or 0.0 for group in groups)),
+        n_points=n_points,
         token=digest,
     )

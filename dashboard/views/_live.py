@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import streamlit as st
@@ -29,7 +30,7 @@ def interval_s(overview: StudyOverview | None) -> float:
     return pace if is_busy else max(pace, 10.0)
 
 
-def watch(reader: StudyReader, token: str, study: str | None, every_s: float) -> None:
+def watch(reader: StudyReader, token: str, study: str | None, every_s: float, *, follows_points: bool = False) -> None:
     """Draw the note on how current the page is, and draw the page again when the token changes.
 
     Args:
@@ -37,12 +38,13 @@ def watch(reader: StudyReader, token: str, study: str | None, every_s: float) ->
         token: Token of what the page shows.
         study: The study shown; None for all of them.
         every_s: Seconds between looks.
+        follows_points: Whether the page shows learning curves of trials at work.
     """
 
     @st.fragment(run_every=every_s, key="live")
     def look() -> None:
         try:
-            now = token_of(reader, study)
+            now = token_of(reader, study, follows_points=follows_points)
         except AutoPeftError:
             st.rerun()  # the page says what is wrong
         if now != token:
@@ -73,8 +75,17 @@ def recover(reader: StudyReader) -> None:
     look()
 
 
-def token_of(reader: StudyReader, study: str | None) -> str:
-    """The token of a study, or of all together."""
-    if study is not None:
-        return reader.overview(study).token
-    return " ".join(item.token for item in reader.overviews())
+def token_of(reader: StudyReader, study: str | None, *, follows_points: bool = False) -> str:
+    """The token of a study as it is now, or of all together."""
+    overviews = reader.overviews() if study is None else [reader.overview(study)]
+    return page_token(overviews, follows_points=follows_points)
+
+
+def page_token(overviews: Sequence[StudyOverview], *, follows_points: bool = False) -> str:
+    """What changes when these studies do.
+
+    Args:
+        overviews: The studies.
+        follows_points: Whether points of learning curves count as a change.
+    """
+    return " ".join(f"{item.token}{f'+{item.n_points}' if follows_points else ''}" for item in overviews)

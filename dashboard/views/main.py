@@ -29,6 +29,9 @@ _STYLE = """<style>
 .parcoords .axis path, .parcoords .axis line { stroke: #808080 !important; }
 </style>"""
 
+#: Key of the database that this visitor has seen.
+_SEEN = "seen database"
+
 _log = logging.getLogger(__name__)
 
 
@@ -39,16 +42,18 @@ class _View:
     Args:
         title: Its name in the navigation; lower-case it is its address.
         show: Draws it.
+        follows_points: Whether it shows learning curves of trials at work.
     """
 
     title: str
     show: Callable[[Open], None]
+    follows_points: bool = False
 
 
 _VIEWS = (
     _View(title="Front", show=front.show),
     _View(title="Configuration", show=configuration.show),
-    _View(title="Trials", show=trials.show),
+    _View(title="Trials", show=trials.show, follows_points=True),
     _View(title="Insight", show=insight.show),
     _View(title="Health", show=health.show),
     _View(title="Export", show=export.show),
@@ -81,7 +86,7 @@ def _studies(url: str) -> None:
     def draw(reader: StudyReader) -> None:
         overviews = reader.overviews()
         studies.show(url, reader, overviews)
-        _live.watch(reader, " ".join(item.token for item in overviews), None, _live.interval_s(None))
+        _live.watch(reader, _live.page_token(overviews), None, _live.interval_s(None))
 
     _guarded(url, draw)
 
@@ -100,7 +105,13 @@ def _study_page(url: str, reader: StudyReader, view: _View) -> None:
     _links.write_address()
     _about_the_link(opened)
     view.show(opened)
-    _live.watch(reader, overview.token, overview.name, _live.interval_s(overview))
+    _live.watch(
+        reader,
+        _live.page_token([overview], follows_points=view.follows_points),
+        overview.name,
+        _live.interval_s(overview),
+        follows_points=view.follows_points,
+    )
 
 
 def _guarded(url: str, draw: Callable[[StudyReader], None]) -> None:
@@ -111,7 +122,13 @@ def _guarded(url: str, draw: Callable[[StudyReader], None]) -> None:
         reader.check()
         draw(reader)
     except NotFoundError as error:
-        st.info("There is no study to show yet.", icon=":material/hourglass_empty:")
+        if st.session_state.get(_SEEN) == url:
+            st.warning(
+                "The database that was here is gone. The page goes on by itself when it is back.",
+                icon=":material/link_off:",
+            )
+        else:
+            st.info("There is no study to show yet.", icon=":material/hourglass_empty:")
         st.text(str(error))
     except AutoPeftError as error:
         st.error(
@@ -127,6 +144,7 @@ def _guarded(url: str, draw: Callable[[StudyReader], None]) -> None:
         )
         return
     else:
+        st.session_state[_SEEN] = url
         return
     if reader is not None:
         _live.recover(reader)

@@ -72,7 +72,12 @@ def opened(chromium: Any, **options: Any) -> Iterator[Any]:
     page = context.new_page()
     strangers, asked = [], []
     ours = re.compile(r"(https?|wss?)://127\.0\.0\.1|data:|blob:")
-    context.on("request", lambda item: None if ours.match(item.url) else strangers.append(item.url))
+
+    def note(request: Any) -> None:
+        if not ours.match(request.url):
+            strangers.append(request.url)
+
+    context.on("request", note)
     page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     try:
         yield page
@@ -262,7 +267,7 @@ def test_filters_and_selection_survive_new_trials_and_a_database_that_goes_away(
 
         away = path.with_suffix(".away")
         path.rename(away)
-        page.get_by_text("There is no study to show yet").wait_for()
+        page.get_by_text("The database that was here is gone").wait_for()
         picture(page, "10-away")
         away.rename(path)
         page.get_by_text("16 trials.").wait_for()

@@ -113,7 +113,7 @@ def test_a_database_that_goes_away_is_told_and_found_again(
     path.rename(path.with_suffix(".away"))
     app.run()
     assert not app.exception
-    assert "no study" in said(app).lower()
+    assert "The database that was here is gone" in said(app)
     path.write_text("no database " * 100)
     app.run()
     assert not app.exception

@@ -95,6 +95,18 @@ def test_the_token_changes_with_every_change(store: SqlStore, url: str) -> None:
         assert len(set(tokens)) == len(tokens)
 
 
+def test_points_of_running_trials_are_counted(store: SqlStore, url: str) -> None:
+    claim(store, 4)
+    with StudyReader(url) as reader:
+        before = reader.overview("s")
+        store.add_point("s", 4, WORKER, CurvePoint(step=1, epoch=0.1, metrics={"accuracy": 0.1}, wall_time_s=1.0))
+        after = reader.overview("s")
+        assert after.n_points == before.n_points + 1
+        assert after.token == before.token
+        store.fail_trial("s", 4, WORKER, FAILURE)
+        assert reader.overview("s").n_points == 0, "its curve is at its end"
+
+
 def test_columns_are_those_of_the_trials(store: SqlStore, url: str) -> None:
     """Oracle: `load_study`."""
     study = store.load_study("s")

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from autopeft.store import StudyOverview, StudyReader, open_store
-from autopeft.study import TrialState
-from dashboard.views._live import interval_s, token_of
-from tests.dashboard.studies import draft, full, lora, spec
+from autopeft.study import CurvePoint, TrialState
+from dashboard.views._live import interval_s, page_token, token_of
+from tests.dashboard.studies import WORKER, draft, full, lora, spec
 
 MOMENT = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -23,6 +23,7 @@ def overview(n_trials: int, running: int) -> StudyOverview:
         started_at=None,
         last_activity_at=MOMENT,
         time_spent_s=0.0,
+        n_points=0,
         token="t",
     )
 
@@ -49,3 +50,15 @@ def test_the_page_is_drawn_again_when_its_study_changes_and_only_then(url: str) 
 def test_reading_changes_no_token(study: str | None, full_url: str) -> None:
     reader = StudyReader(full_url)
     assert token_of(reader, study) == token_of(reader, study)
+
+
+def test_points_of_curves_count_only_where_curves_are_shown(url: str) -> None:
+    """The fixture's trial 13 is at work."""
+    full(url)
+    reader = StudyReader(url)
+    before = token_of(reader, "study"), token_of(reader, "study", follows_points=True)
+    assert before[1] == page_token([reader.overview("study")], follows_points=True)
+    point = CurvePoint(step=10, epoch=1.0, metrics={"accuracy": 0.3}, wall_time_s=1.0)
+    open_store(url).add_point("study", 13, WORKER, point)
+    assert token_of(reader, "study") == before[0]
+    assert token_of(reader, "study", follows_points=True) != before[1]
