@@ -64,7 +64,7 @@ SEARCH_FLAGS: dict[str, Any] = {
             rich_help_panel=_SPACE,
             help="What the front must keep, in quotes: 'wall_time_s<=30', 'trainable_parameters<=100k', "
             "'accuracy>=0.6' (any metric, cost or recorded reward), or 'export_class=lora,merge'. What training alone "
-            "shows is learned by samplers bayesian and saas; the others look at it only when the front is drawn. May be "
+            "shows is learned by samplers bayesian and saas; others look at it only when the front is drawn. May be "
             "given several times.",
         ),
     ],
