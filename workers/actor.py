@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ _logger = logging.getLogger("autopeft.worker")
 
 #: Where the workers of a machine find the database, if that is not where the search finds it.
 DATABASE_VARIABLE = "AUTOPEFT_WORKER_DB"
+_DRAIN_POLL_S = 1.0
 
 
 class RayWorker:
@@ -50,6 +52,7 @@ class RayWorker:
         # The engine ends with the thread that starts it, and actors' methods run in a thread that stays.
         self._thread = threading.Thread(target=self._run, name="autopeft-supervisor", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch_node, name="autopeft-drain", daemon=True).start()
 
     def id(self) -> str:
         """Under which the store knows this worker."""
@@ -65,6 +68,15 @@ class RayWorker:
         self._thread.join(timeout=15)
         return not self._thread.is_alive()
 
+    def _watch_node(self) -> None:
+        """A node that is asked to end kills its actors without a word, but says before that it is being drained."""
+        while self._thread.is_alive():
+            if is_draining():
+                _logger.info("the node is being drained; what this worker holds is given back.")
+                self._supervisor.stop()
+                return
+            time.sleep(_DRAIN_POLL_S)
+
     def _run(self) -> None:
         try:
             self._supervisor.run()
@@ -73,6 +85,17 @@ class RayWorker:
         finally:
             self._store.close()
             self._leave()
+
+
+def is_draining() -> bool:
+    """Whether the node of this actor was asked to end; False where this version of Ray does not say."""
+    import ray
+
+    try:
+        return ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
+    except Exception:
+        # Whatever keeps Ray from answering also ends this actor, or is over at the next look.
+        return False
 
 
 def cache_folder(given: Path, home: str) -> Path:

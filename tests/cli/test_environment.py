@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.cli._environment import (
+    artifacts_flag,
     cache_folder,
     data_folder,
     database_flag,
@@ -85,3 +86,9 @@ def test_task_files_and_debug() -> None:
     assert is_debug({"AUTOPEFT_DEBUG": "1"})
     assert not is_debug({"AUTOPEFT_DEBUG": "0"})
     assert not is_debug({})
+
+
+def test_the_place_of_artifacts_is_in_commands_unless_the_environment_names_it() -> None:
+    assert artifacts_flag(None, {}) == ()
+    assert artifacts_flag("s3://bucket/x", {"AUTOPEFT_ARTIFACTS": "s3://bucket/x"}) == ()
+    assert artifacts_flag("s3://bucket/x", {}) == ("--artifacts", "s3://bucket/x")
