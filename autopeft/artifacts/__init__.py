@@ -3,6 +3,7 @@
 from autopeft.artifacts._address import ArtifactAddress, parse_address
 from autopeft.artifacts._bundle import Bundle, fetch_bundle, put_bundle
 from autopeft.artifacts._names import check_name, safe_part
+from autopeft.artifacts._publish import publish
 from autopeft.artifacts._store import Artifact, ArtifactStore, open_artifacts
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "fetch_bundle",
     "open_artifacts",
     "parse_address",
+    "publish",
     "put_bundle",
     "safe_part",
 ]

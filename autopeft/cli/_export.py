@@ -10,6 +10,7 @@ import typer
 
 from autopeft.cli._environment import cache_folder
 from autopeft.cli._options import (
+    ArtifactsOption,
     DatabaseOption,
     FormatOption,
     find_study,
@@ -18,6 +19,7 @@ from autopeft.cli._options import (
     split_study_and_trial,
 )
 from autopeft.cli._output import OutputFormat, emit, tell
+from autopeft.cli._publish import PublishOption, publish_result, require_place
 
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", show_default=False)
@@ -73,6 +75,8 @@ def export(
     device: DeviceOption = "auto",
     allow_pickle: PickleOption = False,
     trust_remote_code: TrustOption = False,
+    publish: PublishOption = False,
+    artifacts: ArtifactsOption = None,
     db: DatabaseOption = None,
     format: FormatOption = OutputFormat.HUMAN,
 ) -> None:
@@ -86,6 +90,7 @@ def export(
     """
     from rich.text import Text
 
+    place = require_place(artifacts) if publish else None
     name, which = split_study_and_trial(study, trial)
     found = find_study(open_existing_store(db), name)
     chosen = find_trial(found, which)
@@ -118,6 +123,8 @@ def export(
         tell=tell,
     )
     _tell_scores(result.record)
+    if place is not None:
+        publish_result(place, found.spec.name, "adapters", target)
     emit(format, lambda: {"folder": str(target), **result.record}, lambda: Text(str(target)))
 
 
