@@ -13,6 +13,7 @@ import typer
 from autopeft.cli import (
     _catalog,
     _cluster,
+    _control,
     _dashboard,
     _database,
     _deliver,
@@ -47,7 +48,8 @@ Data go to stdout, progress and errors to stderr. Exit codes:
   130  interrupted; the same command resumes
 
 Environment: AUTOPEFT_DB (database), AUTOPEFT_HOME (folder of the default database and caches),
-AUTOPEFT_DATA_DIR (task files), AUTOPEFT_DEBUG=1 (tracebacks), NO_COLOR."""
+AUTOPEFT_DATA_DIR (task files), AUTOPEFT_SERVER and AUTOPEFT_API_TOKEN (a service and its token),
+AUTOPEFT_LOG_FORMAT=json, AUTOPEFT_DEBUG=1 (tracebacks), NO_COLOR."""
 
 app = typer.Typer(
     name="autopeft",
@@ -96,6 +98,7 @@ app.command(
         "autopeft search --task glue/sst2 --budget 1% --data-dir glue --train-fraction 2%",
         "autopeft search --task reviews.csv --text-column text --label-column label --backbone ./my-model",
         "autopeft search --config search.yaml --trials 60",
+        "autopeft search --task reviews.csv --server https://host:8500",
     ),
 )(_search.search)
 app.command(
@@ -126,8 +129,19 @@ app.command(
 app.command(
     "status",
     rich_help_panel=_STUDIES,
-    epilog=examples("autopeft status", "autopeft status --all", "autopeft status stdlib-topics --format json"),
+    epilog=examples(
+        "autopeft status",
+        "autopeft status --all",
+        "autopeft status STUDY --watch",
+        "autopeft status stdlib-topics --format json",
+    ),
 )(_inspect.status)
+app.command(
+    "stop", rich_help_panel=_STUDIES, epilog=examples("autopeft stop STUDY", "autopeft stop STUDY --server URL")
+)(_control.stop)
+app.command(
+    "resume", rich_help_panel=_STUDIES, epilog=examples("autopeft resume STUDY", "autopeft resume STUDY --server URL")
+)(_control.resume)
 app.command(
     "trials",
     rich_help_panel=_STUDIES,

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from autopeft.cli._options import ArtifactsOption, DatabaseOption, StudyArgument, find_study, open_existing_store
+from autopeft.cli._options import ArtifactsOption, DatabaseOption, StudyArgument, find_study
 from autopeft.cli._output import json_text, tell, write
 from autopeft.cli._publish import PublishOption, publish_result, require_place
+from autopeft.cli._source import CaFileOption, ServerOption, TokenFileOption, open_studies
 from autopeft.exceptions import MachineError, UnknownNameError, UsageError
 
 _SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", ".json": "json"}
@@ -37,6 +38,9 @@ def report(
     publish: PublishOption = False,
     artifacts: ArtifactsOption = None,
     db: DatabaseOption = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
 ) -> None:
     """Write a report: result, front, configuration by layer, baselines, trials, failures, reproducibility."""
     from autopeft.export import render_report, report_document
@@ -47,7 +51,7 @@ def report(
     chosen = format or _format_of(output)
     if chosen not in _SUFFIXES.values():
         raise UnknownNameError("report format", chosen, set(_SUFFIXES.values()))
-    found = find_study(open_existing_store(db), study)
+    found = find_study(open_studies(db, server, token_file, ca_file), study)
     text = json_text(report_document(found)) if chosen == "json" else render_report(found, chosen)
     if output is None or str(output) == "-":
         write(text)

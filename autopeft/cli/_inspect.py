@@ -13,35 +13,39 @@ from autopeft.cli._options import (
     StudyArgument,
     find_study,
     find_trial,
-    open_existing_store,
     split_study_and_trial,
+    study_name,
 )
 from autopeft.cli._output import OutputFormat, data_console, emit
+from autopeft.cli._source import CaFileOption, ServerOption, TokenFileOption, open_studies
 from autopeft.exceptions import UnknownNameError
 
 
 def status(
     study: StudyArgument = None,
     all_studies: Annotated[bool, typer.Option("--all", help="List every study of the database instead.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing it until the search has ended, or Ctrl-C.")
+    ] = False,
+    interval: Annotated[
+        str, typer.Option("--interval", metavar="DURATION", help="Between two looks of --watch: 2s, 1m.")
+    ] = "2s",
     db: DatabaseOption = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
     format: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Show where a search stands: counts, best trial so far, last activity."""
-    from autopeft.cli import _tables
-    from autopeft.export import status_document, studies_document
+    from autopeft.cli._watch import StatusView, watch_status
 
-    store = open_existing_store(db)
-    studies = store.list_studies()
-    if all_studies:
-        emit(format, lambda: studies_document(studies, store.url), lambda: _tables.studies_table(studies))
+    store = open_studies(db, server, token_file, ca_file)
+    view = StatusView(store, None if all_studies else study_name(store.list_studies(), study, store.url))
+    if watch:
+        watch_status(view, format, interval)
         return
-    found = find_study(store, study)
-    summary = next(item for item in studies if item.name == found.spec.name)
-    emit(
-        format,
-        lambda: status_document(found, summary, store.url),
-        lambda: _tables.status_view(found, summary, store.url),
-    )
+    view.refresh()
+    emit(format, view.document, view.human)
 
 
 def trials(
@@ -54,6 +58,9 @@ def trials(
         typer.Option("--state", help="Only WAITING, RUNNING, COMPLETE, PRUNED or FAILED ones.", show_default=False),
     ] = None,
     db: DatabaseOption = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
     format: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """List a study's trials, baselines and confirmations included."""
@@ -66,7 +73,7 @@ def trials(
         raise UnknownNameError("kind", kind, kinds)
     if state is not None and state.upper() not in states:
         raise UnknownNameError("state", state, states)
-    found = find_study(open_existing_store(db), study)
+    found = find_study(open_studies(db, server, token_file, ca_file), study)
     chosen = [
         item
         for item in found.trials
@@ -79,12 +86,19 @@ def trials(
     )
 
 
-def front(study: StudyArgument = None, db: DatabaseOption = None, format: FormatOption = OutputFormat.HUMAN) -> None:
+def front(
+    study: StudyArgument = None,
+    db: DatabaseOption = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
+    format: FormatOption = OutputFormat.HUMAN,
+) -> None:
     """Show the Pareto front: quality against trainable parameters, with baselines and budget."""
     from autopeft.cli import _tables
     from autopeft.export import front_document
 
-    found = find_study(open_existing_store(db), study)
+    found = find_study(open_studies(db, server, token_file, ca_file), study)
     console = data_console()
     emit(
         format,
@@ -103,6 +117,9 @@ def show(
         typer.Argument(metavar="[TRIAL]", show_default=False, help="Number, best or knee; best if left out."),
     ] = None,
     db: DatabaseOption = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
     format: FormatOption = OutputFormat.HUMAN,
 ) -> None:
     """Show everything known of one trial: configuration by layer, results, learning curve, failure."""
@@ -110,7 +127,7 @@ def show(
     from autopeft.export import show_document
 
     name, which = split_study_and_trial(study, trial)
-    found = find_study(open_existing_store(db), name)
+    found = find_study(open_studies(db, server, token_file, ca_file), name)
     chosen = find_trial(found, which)
     emit(format, lambda: show_document(found, chosen), lambda: _tables.trial_view(found, chosen))
 

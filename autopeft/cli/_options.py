@@ -12,6 +12,7 @@ from autopeft.cli._output import OutputFormat
 from autopeft.exceptions import NotFoundError
 
 if TYPE_CHECKING:
+    from autopeft.cli._source import StudySource
     from autopeft.store import StudySummary, TrialStore
     from autopeft.study import Study, Trial
 
@@ -54,7 +55,7 @@ def open_existing_store(url: str | None) -> TrialStore:
     return open_store(database_url(url), create=False)
 
 
-def find_study(store: TrialStore, name: str | None) -> Study:
+def find_study(store: StudySource, name: str | None) -> Study:
     """Load a study by its name or a unique beginning of it; without a name, the one with the latest activity.
 
     Raises:

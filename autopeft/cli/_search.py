@@ -23,6 +23,7 @@ from autopeft.cli._log import LogFormatOption, is_json
 from autopeft.cli._options import ArtifactsOption, DatabaseOption, FormatOption
 from autopeft.cli._output import OutputFormat, data_console, emit, tell
 from autopeft.cli._search_flags import takes_search_flags
+from autopeft.cli._source import CaFileOption, ServerOption, TokenFileOption, chosen_server, open_client
 from autopeft.cli._workers import workers_module
 from autopeft.exceptions import UsageError
 
@@ -34,6 +35,9 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="YAML file with any of these settings; flags win over it."),
 ]
+DetachOption = Annotated[
+    bool, typer.Option("--detach", "-d", help="With --server: submit the search, and do not wait for its end.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr, only warnings and errors.")]
 
 
@@ -44,6 +48,10 @@ def search(
     db: DatabaseOption = None,
     artifacts: ArtifactsOption = None,
     quiet: QuietOption = False,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca_file: CaFileOption = None,
+    detach: DetachOption = False,
     log_format: LogFormatOption = None,
     format: FormatOption = OutputFormat.HUMAN,
     **flags: Any,
@@ -51,9 +59,20 @@ def search(
     """Search: train candidates, compare them with the baselines, confirm the best over seeds.
 
     The same command again resumes, with more --trials it goes on; Ctrl-C loses nothing that had finished.
+    With --server a service runs it: your files are uploaded, its progress is shown, and Ctrl-C leaves it running.
     """
     interruption = Interruption()
     with interruption.watched():
+        chosen = chosen_server(server, db)
+        if chosen is not None:
+            from autopeft.cli._remote_search import search_remotely
+
+            base = {} if config is None else read_settings(config)
+            with open_client(chosen, token_file, ca_file) as client:
+                search_remotely(client, base, flags, is_detached=detach, is_quiet=quiet, format=format)
+            return
+        if detach:
+            raise UsageError("--detach goes with --server.")
         try:
             settings = _settings(config, flags)
         except KeyboardInterrupt:

@@ -82,7 +82,9 @@ class DriverCommand:
         """This process's environment, without the tokens; the database's URL may hold a password, which stays here."""
         kept = {key: value for key, value in base.items() if key not in (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE)}
         kept |= {"AUTOPEFT_DB": self.database, "NO_COLOR": "1", "CI": kept.get("CI", "1")}
-        kept.pop("AUTOPEFT_DATA_DIR", None)
+        for name in ("AUTOPEFT_DATA_DIR", "AUTOPEFT_SERVER", "AUTOPEFT_LOG_FORMAT"):
+            # With a server, a driver would hand its search in again.
+            kept.pop(name, None)
         return kept if self.data_dir is None else {**kept, "AUTOPEFT_DATA_DIR": str(self.data_dir)}
 
 

@@ -46,8 +46,13 @@ def study_routes(state: ServiceState) -> APIRouter:
         return store.load_study(decoded(study))
 
     @router.get("/v1/studies", summary="All studies of the database, oldest first")
-    def studies(limit: Limit = 1000, offset: Offset = 0) -> Response:
-        return state.veil.json(studies_document(store.list_studies()[offset : offset + limit], store.url))
+    def studies(limit: Limit = 1000, offset: Offset = 0, spec: bool = False) -> Response:
+        chosen = store.list_studies()[offset : offset + limit]
+        document = studies_document(chosen, store.url)
+        if spec:
+            for item, summary in zip(document["studies"], chosen, strict=True):
+                item["spec"] = summary.spec.to_dict()
+        return state.veil.json(document)
 
     @router.get("/v1/studies/{study}", summary="Where a study is")
     def status(study: StudyPath) -> Response:
@@ -84,10 +89,9 @@ def study_routes(state: ServiceState) -> APIRouter:
         found = load(study)
         return state.veil.json({"study": found.spec.name, "summary": found.attributes.get("summary")})
 
-    @router.get("/v1/studies/{study}/archive", summary="Everything stored of it, as `autopeft db export` writes it")
+    @router.get("/v1/studies/{study}/archive", summary="Everything stored of it, as `autopeft db export` does")
     def archive(study: StudyPath) -> Response:
-        # It has a schema version of its own.
-        return state.veil.json(archive_study(load(study)))
+        return state.veil.json({"archive": archive_study(load(study))})
 
     @router.get("/v1/studies/{study}/report", summary="Its report as one page, Markdown or JSON")
     def report(study: StudyPath, format: ReportFormat = ReportFormat.HTML) -> Response:

@@ -60,7 +60,7 @@ def test_the_description_is_complete_and_for_callers_alone(client: TestClient) -
 def test_what_is_large_travels_packed(client: TestClient, study_name: str) -> None:
     answer = client.get(f"/v1/studies/{study_name}/archive", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["content-encoding"] == "gzip"
-    assert answer.json()["spec"]["name"] == study_name
+    assert answer.json()["archive"]["spec"]["name"] == study_name
 
 
 def test_slashes_do_not_lead_elsewhere(client: TestClient) -> None:

@@ -43,10 +43,14 @@ def test_documents_are_those_of_the_command_line(client: TestClient, state: Serv
     assert status["counts"]["search"]["COMPLETE"] == 11
     assert status["database"] == "(database)"
     assert [item["study"] for item in client.get("/v1/studies").json()["studies"]] == [study_name]
+    (listed,) = client.get("/v1/studies", params={"spec": "true"}).json()["studies"]
+    assert listed["spec"] == study.spec.to_dict()
 
 
 def test_the_archive_is_the_study(client: TestClient, state: ServiceState, study_name: str) -> None:
-    assert restore_study(client.get(f"/v1/studies/{study_name}/archive").json(), "answer") == stored(state, study_name)
+    assert restore_study(client.get(f"/v1/studies/{study_name}/archive").json()["archive"], "answer") == stored(
+        state, study_name
+    )
 
 
 def test_trials_by_kind_state_and_page(client: TestClient, study_name: str) -> None:
