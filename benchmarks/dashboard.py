@@ -7,6 +7,7 @@ time of the script: queries, figures, and the messages to the browser, but not t
 
     python benchmarks/dashboard.py                        # SQLite in a temporary folder
     python benchmarks/dashboard.py --postgres             # and PostgreSQL, on a server of its own
+    python benchmarks/dashboard.py --browser              # and in Chromium, until a page shows its last part
     python benchmarks/dashboard.py --trials 2000 --output results.json
 """
 
@@ -35,6 +36,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LIMITS_S = {"studies": 2.0}
 PAGES = ("studies", "front", "configuration", "trials", "insight", "health", "export")
+#: What stands last on each page about a study; health comes last, because it is where the visitor is at first.
+LAST_PARTS = {
+    "front": "How the front grew",
+    "configuration": "What good configurations tune",
+    "trials": "Failures",
+    "insight": "Do early measurements tell the end",
+    "export": "For a paper",
+    "health": "Are the workers alive",
+}
 N_LAYERS = 12
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -45,6 +55,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000, help="trials of the largest study")
     parser.add_argument("--studies", type=int, default=20)
     parser.add_argument("--postgres", action="store_true", help="measure PostgreSQL too")
+    parser.add_argument("--browser", action="store_true", help="measure in Chromium too (needs playwright)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
     results = []
@@ -75,7 +86,36 @@ def measured(name: str, url: str, arguments: argparse.Namespace) -> dict[str, An
         row = found["pages"][page]
         limit = LIMITS_S.get(page, 1.0)
         print(f"  {page:15} {row['first']:8.2f} {row['again']:8.2f} {row['cpu']:8.2f} {limit:8.1f}", flush=True)
+    if arguments.browser:
+        found["browser"] = browse(url)
+        for page, spent in found["browser"].items():
+            print(f"  {page:15} {spent:8.2f} s in the browser", flush=True)
     return {"database": name, "trials": arguments.trials, **found}
+
+
+def browse(url: str) -> dict[str, float]:
+    """Seconds from the address to the last part of the first page, and from each click to that of the next page."""
+    from tests.dashboard.browser import browser, served
+
+    times = {}
+    with tempfile.TemporaryDirectory() as folder, served(url, Path(folder) / "log") as address, browser() as chromium:
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(120_000)
+        start = time.perf_counter()
+        page.goto(address)
+        page.get_by_text("20 of 20 studies").or_(page.get_by_text("Select a row to open the study")).first.wait_for()
+        page.locator("[data-testid=stDataFrame] canvas").first.wait_for()
+        times["studies"] = time.perf_counter() - start
+        # The study is chosen by the address, which loads the application anew; then pages change as for a visitor.
+        page.goto(f"{address}/health?study=study-00")
+        page.get_by_text(LAST_PARTS["health"]).first.wait_for()
+        for name, text in LAST_PARTS.items():
+            start = time.perf_counter()
+            page.get_by_role("link", name=name.capitalize(), exact=True).first.click()
+            page.wait_for_url(f"**/{name}?*")
+            page.get_by_text(text).first.wait_for()
+            times[name] = time.perf_counter() - start
+    return times
 
 
 def draw(url: str) -> None:

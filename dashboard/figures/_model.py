@@ -9,6 +9,9 @@ from autopeft.objectives import Objective
 
 from ._style import BLUE, NEUTRAL, ORANGE, axis_title, empty_figure, finish, plain, readable
 
+#: Predictions drawn, the newest; with more of them a browser takes long, and nobody sees them apart.
+MOST_PREDICTIONS = 400
+
 
 def surrogate_figure(frame: pd.DataFrame, objective: Objective) -> go.Figure:
     """Draw what the sampler's model expected against what was measured; on the line it was right.
@@ -19,6 +22,7 @@ def surrogate_figure(frame: pd.DataFrame, objective: Objective) -> go.Figure:
     """
     if frame.empty:
         return empty_figure("The sampler has noted no predictions: not measured.")
+    frame = frame.tail(MOST_PREDICTIONS)
     ends = [float(frame[["low", "measured"]].min().min()), float(frame[["high", "measured"]].max().max())]
     figure = go.Figure(
         go.Scatter(

@@ -28,7 +28,7 @@ from ._texts import (
     file_name,
     latex_table,
 )
-from ._trials import COLUMNS, has_direction, measured, trials_frame, value_names
+from ._trials import COLUMNS, has_direction, measured, trials_frame, value_names, worth_listing
 
 __all__ = [
     "COLUMNS",
@@ -82,4 +82,5 @@ __all__ = [
     "surrogate_facts",
     "trials_frame",
     "value_names",
+    "worth_listing",
 ]

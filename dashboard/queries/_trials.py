@@ -73,6 +73,22 @@ def _declared(spec: StudySpec) -> dict[str, Objective]:
     return {**COSTS, **{item.name: item for item in (*spec.secondary, *spec.objectives)}}
 
 
+def worth_listing(frame: pd.DataFrame, objective: Objective, limit: int) -> list[int]:
+    """Numbers of the trials in a list of at most about `limit`: all, or front, baselines, the best and the newest.
+
+    Args:
+        frame: `add_roles`.
+        objective: What is best.
+        limit: Most trials wanted, >= 2; front and baselines are always among them.
+    """
+    numbers = frame["number"].tolist()
+    if len(numbers) <= limit:
+        return numbers
+    told = frame.loc[frame["role"].isin(["front", "baseline"]), "number"]
+    values = (objective.sign * frame.set_index("number")[objective.name]).dropna().nlargest(limit // 2)
+    return sorted({*told, *values.index, *numbers[-(limit // 4) :]})
+
+
 def measured(frame: pd.DataFrame, names: Sequence[str], *kinds: TrialKind) -> pd.DataFrame:
     """Completed trials of some kinds that have all of some values."""
     mask = frame["kind"].isin([kind.value for kind in kinds]) & (frame["state"] == TrialState.COMPLETE.value)

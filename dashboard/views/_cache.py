@@ -62,6 +62,18 @@ def growth(
     return queries.hypervolume_frame(frame, _spec, reference=reference)
 
 
+@st.cache_resource(max_entries=24, show_spinner=False)
+def surrogate(url: str, study: str, token: str, name: str, _frame: pd.DataFrame) -> queries.SurrogateFacts:
+    """`queries.surrogate_facts`."""
+    return queries.surrogate_facts(open_reader(url), study, _frame, name)
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def fidelity(url: str, study: str, token: str, name: str, _frame: pd.DataFrame, _objective: Objective) -> pd.DataFrame:
+    """`queries.fidelity_frame`."""
+    return queries.fidelity_frame(open_reader(url), study, _frame, _objective)
+
+
 def rivals(
     url: str, overview: StudyOverview, others: Collection[StudyOverview], frame: pd.DataFrame, over: str
 ) -> pd.DataFrame:

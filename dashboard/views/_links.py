@@ -44,18 +44,18 @@ def choose_study(name: str) -> None:
 
 def chosen_trial() -> int | None:
     """The trial's number; None if none is chosen, or what the address says is no number."""
-    return _number(st.session_state.get(_TRIAL))
+    return number_of(st.session_state.get(_TRIAL))
 
 
 def chosen_partner() -> int | None:
     """The number of the trial that the chosen one is compared with; None as for `chosen_trial`."""
-    return _number(st.session_state.get(_PARTNER))
+    return number_of(st.session_state.get(_PARTNER))
 
 
 def unknown_trials(n_trials: int) -> bool:
     """Whether the address names a trial that is not among the first `n_trials`, or that cannot be one."""
     for key in (_TRIAL, _PARTNER):
-        number, is_named = _number(st.session_state.get(key)), st.session_state.get(key) is not None
+        number, is_named = number_of(st.session_state.get(key)), st.session_state.get(key) is not None
         if is_named and (number is None or number >= n_trials):
             return True
     return False
@@ -71,7 +71,8 @@ def choose_partner(number: int | None) -> None:
     st.session_state[_PARTNER] = number
 
 
-def _number(value: object) -> int | None:
+def number_of(value: object) -> int | None:
+    """A trial's number from what somebody wrote; None if it is none."""
     text = "" if value is None else str(value)
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
 

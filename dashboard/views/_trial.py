@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 import streamlit as st
 
@@ -13,7 +11,7 @@ from autopeft.study import Study, Trial
 
 from .. import figures, queries
 from . import _links
-from ._names import ROLES, STATES
+from ._names import STATES
 from ._study import Open
 
 
@@ -66,19 +64,6 @@ def show_heatmap(opened: Open, trial: Trial, *, key: str, compact: bool = False)
             config={"displayModeBar": False},
             alt=figures.heatmap_words(cells, trial.configuration.describe()),
         )
-
-
-def names(opened: Open, frame: pd.DataFrame) -> Callable[[int], str]:
-    """Names for the list: number, role or label, and the objective; words would take too long for ten thousand."""
-    name = opened.primary.name
-    found = {}
-    for number, label, role, kind, value in zip(
-        frame["number"], frame["label"], frame["role"], frame["kind"], frame[name], strict=True
-    ):
-        what = label if isinstance(label, str) else ROLES.get(role, kind)
-        score = "" if value != value else f", {figures.readable(name)} {value:.4f}"
-        found[int(number)] = f"{number}: {what}{score}"
-    return found.__getitem__
 
 
 def wide(key: str) -> st.delta_generator.DeltaGenerator:

@@ -10,6 +10,7 @@ from autopeft.study import Trial
 
 from .. import figures, queries
 from . import _links, _trial
+from ._choice import choice
 from ._study import Open
 
 #: Members of the front that are averaged over; more would have to be a front of thousands.
@@ -29,42 +30,32 @@ def show(opened: Open) -> None:
             (item for item in (result.recommended, result.knee) if item is not None), int(frame["number"].iloc[0])
         )
     left, right = st.columns(2)
-    first = _picker(left, opened, frame, number)
-    second = _partner(right, opened, frame, first)
+    first = choice(
+        left,
+        opened,
+        frame,
+        label="Trial",
+        key="configuration trial",
+        number=number,
+        on_pick=_links.choose_trial,
+    )
+    first = number if first is None else first
+    second = choice(
+        right,
+        opened,
+        frame,
+        label="Compare with",
+        key="configuration partner",
+        number=_links.chosen_partner(),
+        on_pick=_links.choose_partner,
+        without=first,
+    )
     trial = opened.reader.trial(opened.name, first)
     if second is None:
         _one(opened, trial)
     else:
         _two(opened, trial, opened.reader.trial(opened.name, second))
     _average(opened, frame)
-
-
-def _picker(place: st.delta_generator.DeltaGenerator, opened: Open, frame: pd.DataFrame, number: int) -> int:
-    st.session_state["configuration trial"] = number
-    chosen = place.selectbox(
-        "Trial",
-        frame["number"].tolist(),
-        key="configuration trial",
-        format_func=_trial.names(opened, frame),
-        on_change=lambda: _links.choose_trial(st.session_state["configuration trial"]),
-    )
-    return int(chosen)
-
-
-def _partner(place: st.delta_generator.DeltaGenerator, opened: Open, frame: pd.DataFrame, first: int) -> int | None:
-    others = [item for item in frame["number"].tolist() if item != first]
-    named = _links.chosen_partner()
-    st.session_state["configuration partner"] = named if named in others else None
-    chosen = place.selectbox(
-        "Compare with",
-        others,
-        index=None,
-        key="configuration partner",
-        format_func=_trial.names(opened, frame),
-        placeholder="another trial",
-        on_change=lambda: _links.choose_partner(st.session_state["configuration partner"]),
-    )
-    return None if chosen is None else int(chosen)
 
 
 def _one(opened: Open, trial: Trial) -> None:

@@ -8,7 +8,8 @@ from autopeft.export import front_figure, heatmap_figure, render_report
 from autopeft.study import Trial
 
 from .. import queries
-from . import _links, _trial
+from . import _links
+from ._choice import choice
 from ._study import Open
 
 
@@ -22,16 +23,17 @@ def show(opened: Open) -> None:
     if number is None:
         result = opened.result
         number = result.recommended if result.recommended is not None else int(frame["number"].iloc[0])
-    st.session_state["export trial"] = number
-    chosen = st.selectbox(
-        "Trial",
-        frame["number"].tolist(),
+    choice(
+        st.container(),
+        opened,
+        frame,
+        label="Trial",
         key="export trial",
-        format_func=_trial.names(opened, frame),
-        on_change=lambda: _links.choose_trial(st.session_state["export trial"]),
+        number=number,
+        on_pick=_links.choose_trial,
         help="The recommended one, unless you have opened another.",
     )
-    trial = opened.reader.trial(opened.name, int(chosen))
+    trial = opened.reader.trial(opened.name, number)
     left, right = st.columns(2)
     with left:
         _configuration(opened, trial)

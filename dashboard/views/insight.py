@@ -17,7 +17,7 @@ from . import _cache, _trial
 from ._study import Open
 
 #: Trials drawn as lines; more are a solid block.
-_MAX_LINES = 600
+_MAX_LINES = 400
 #: Trials whose points are read; the newest.
 _MAX_POINTS = 3000
 
@@ -40,7 +40,7 @@ def show(opened: Open) -> None:
     left, right = st.columns(2)
     with left:
         _importance(opened, name)
-    facts = queries.surrogate_facts(opened.reader, opened.name, frame, objective.name)
+    facts = _cache.surrogate(opened.url, opened.name, opened.overview.token, name, frame)
     with right:
         _surrogate(opened, objective, facts)
     found = _found(opened.url, opened.name, opened.overview.token, name, opened.spec)
@@ -115,6 +115,8 @@ def _surrogate(opened: Open, objective: Objective, facts: queries.SurrogateFacts
         config={"displayModeBar": False},
         alt=f"Scatter plot of expected against measured {objective.name} for {len(facts.frame)} trials.",
     )
+    if len(facts.frame) > figures.MOST_PREDICTIONS:
+        st.caption(f"The picture shows the newest {figures.MOST_PREDICTIONS}; the words below are about all.")
     st.text(_surrogate_words(facts))
 
 
@@ -182,7 +184,7 @@ def _fidelity(opened: Open, frame: pd.DataFrame, objective: Objective) -> None:
         "that came to the end: 1 means the same order, 0 chance. Rungs are the steps at which a pruner may stop a "
         "trial; it does so only where the correlation is high enough.",
     )
-    found = queries.fidelity_frame(opened.reader, opened.name, frame, objective)
+    found = _cache.fidelity(opened.url, opened.name, opened.overview.token, objective.name, frame, objective)
     rungs = queries.rung_frame(opened.attributes)
     rungs = rungs[rungs["objective"] == objective.name]
     text = figures.fidelity_words(found, rungs)

@@ -15,6 +15,8 @@ from ._table import table
 
 #: Rows whose configuration is put into words; filters narrow larger studies down.
 _MAX_WORDS = 500
+#: Trials whose configurations are searched for words; of larger studies labels, failures and workers are.
+_MAX_SEARCHED = 20_000
 #: Curves drawn at once; more cannot be told apart.
 _MAX_CURVES = 12
 _COSTS = ("wall_time_s", "peak_memory_bytes")
@@ -27,7 +29,7 @@ def show(opened: Open) -> None:
     if frame.empty:
         st.info("This study has no trials yet; they appear here.")
         return
-    chosen = _filters(frame)
+    chosen = _filters(opened, frame)
     st.caption(
         f"{len(chosen):,} of {queries.counted(len(frame), 'trial')}. Select rows to compare learning curves; the last "
         "one is opened."
@@ -56,9 +58,11 @@ def show(opened: Open) -> None:
     _failures(opened, frame)
 
 
-def _filters(frame: pd.DataFrame) -> pd.DataFrame:
+def _filters(opened: Open, frame: pd.DataFrame) -> pd.DataFrame:
     text, state, kind, front = st.columns([3, 2, 2, 1], vertical_alignment="bottom")
-    words = text.text_input("Search", key="trials text", placeholder="words of label, failure or worker").split()
+    words = text.text_input(
+        "Search", key="trials text", placeholder="words of configuration, label, failure, worker"
+    ).split()
     states = state.multiselect(
         "State",
         list(STATES),
@@ -69,7 +73,10 @@ def _filters(frame: pd.DataFrame) -> pd.DataFrame:
     )
     kinds = kind.multiselect("Kind", [item.value for item in TrialKind], key="trials kinds", placeholder="all")
     only_front = front.toggle("Front only", key="trials front")
-    return queries.chosen_trials(frame, states=states, kinds=kinds, only_front=only_front, words=words)
+    texts = None
+    if words and len(frame) <= _MAX_SEARCHED:
+        texts = frame["number"].map(opened.words(frame["number"].tolist()))
+    return queries.chosen_trials(frame, states=states, kinds=kinds, only_front=only_front, words=words, texts=texts)
 
 
 def _rows(opened: Open, chosen: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -5,8 +5,9 @@ import pytest
 from autopeft.objectives import Direction
 from autopeft.store import StudyReader, open_store
 from autopeft.study import TrialKind
-from dashboard.queries import COLUMNS, has_direction, measured, trials_frame, value_names
+from dashboard.queries import COLUMNS, add_roles, has_direction, measured, trials_frame, value_names, worth_listing
 from tests.dashboard.studies import spec
+from tests.study.builders import ACCURACY
 
 
 def test_the_frame_says_what_the_trials_say(full_url: str) -> None:
@@ -63,3 +64,12 @@ def test_a_recorded_reward_keeps_its_own_direction_and_unit(full_url: str) -> No
         found = value_names(reader, "study", spec(rewards=recorded))
     axis = next(item for item in found if item.name == "macro_f1")
     assert (axis.direction, axis.unit) == (Direction.MINIMIZE, "lm")
+
+
+def test_of_many_trials_those_worth_it_are_listed(full_url: str) -> None:
+    """Oracle: the fixture: baselines 0 and 1, front 2, 3 and 5, best two 5 and 7, newest 14."""
+    with StudyReader(full_url) as reader:
+        frame = add_roles(trials_frame(reader, "study", ["accuracy"]), spec())
+    assert worth_listing(frame, ACCURACY, 15) == list(range(15))
+    assert worth_listing(frame, ACCURACY, 4) == [0, 1, 2, 3, 5, 7, 14]
+    assert worth_listing(frame.iloc[:0], ACCURACY, 4) == []
