@@ -1,98 +1,164 @@
-"""Taking WAITING trials: which ones, and whose turn it is."""
+"""Taking WAITING trials. Statements are built once: building one takes longer than running it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Select, Update, bindparam, exists, func, insert, or_, select, tuple_, update
 
-from autopeft.store._cluster import PATIENCE_S
-from autopeft.store._models import LeaseRow, MeasurementRow, TrialRow
+from autopeft.store._cluster import LOCAL_EXECUTOR
+from autopeft.store._models import DriverRow, LeaseRow, StudyRow, TrialRow
 from autopeft.store._rows import TRIAL_ROW_COLUMNS, make_trial, read_measurements
+from autopeft.store._statements import expiry_of, n_measured, now_of
 from autopeft.study import Trial, TrialKind, TrialState
 
 #: What the trials of one batch have in common.
 _BATCH_COLUMNS = (TrialRow.kind, TrialRow.train_examples, TrialRow.epochs)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """A study that has WAITING trials, as far as it decides whose turn it is.
-
-    Args:
-        name: The study.
-        n_running: Its RUNNING trials.
-        weight: Its driver's weight.
-        idle_since: When it last got a worker, or when its driver came.
-    """
-
-    name: str
-    n_running: int
-    weight: float
-    idle_since: datetime
-
-
-def by_turn(turns: Collection[Turn], *, prefer: Collection[str], now: datetime) -> list[Turn]:
-    """Sort studies by whose turn it is; the contract is `ClusterStore.claim_next`'s."""
-
-    def key(turn: Turn) -> tuple[float, bool, bool, datetime, str]:
-        is_patient = (now - turn.idle_since).total_seconds() < PATIENCE_S
-        # Among the impatient ones the worker's preference does not count.
-        is_unprepared = is_patient and turn.name not in prefer
-        return (turn.n_running / turn.weight, is_patient, is_unprepared, turn.idle_since, turn.name)
-
-    return sorted(turns, key=key)
+#: How exactly it is known when a study got a worker last: its row is not written more often, in seconds.
+SERVED_GRAIN_S = 1.0
 
 
 def claim_waiting(
     connection: Connection,
-    study_id: int,
+    study_name: str,
     worker: str,
+    times: Mapping[str, Any],
     *,
-    now: datetime,
-    lease_s: float,
+    server: bool,
     kinds: Collection[TrialKind] | None = None,
     numbers: Collection[int] | None = None,
     limit: int = 1,
+    is_served: bool = True,
 ) -> list[Trial]:
     """Take the WAITING trials with the lowest numbers; several have the kind and fidelity of the first.
 
     Rows that another transaction is taking at this moment are passed over.
+
+    Args:
+        connection: Inside a transaction; on PostgreSQL it may be one that ends with each statement.
+        study_name: Study to take from.
+        worker: Who takes them.
+        times: Parameters of `now_of` and `expiry_of`.
+        server: Whether the server keeps the time.
+        kinds: Kinds to choose from; None for all.
+        numbers: Numbers to choose from; None for all.
+        limit: Most trials to take.
+        is_served: Whether the study's driver is known to have been served within `SERVED_GRAIN_S`; else that is noted.
     """
-    waiting = select(TrialRow.id).where(TrialRow.study_id == study_id, TrialRow.state == TrialState.WAITING.value)
+    parameters: dict[str, Any] = {**times, "p_study": study_name, "p_by": worker, "p_limit": limit}
     if kinds is not None:
-        waiting = waiting.where(TrialRow.kind.in_([kind.value for kind in kinds]))
+        parameters["p_kinds"] = [kind.value for kind in kinds]
     if numbers is not None:
-        waiting = waiting.where(TrialRow.number.in_([int(item) for item in numbers]))
+        parameters["p_numbers"] = [int(item) for item in numbers]
+    choice = kinds is not None, numbers is not None, limit > 1
+    if connection.dialect.name == "sqlite":
+        rows: Sequence[Any] = connection.execute(_take(server, *choice), parameters).all()
+        if rows:
+            connection.execute(_lease(server), [{**times, "p_by": worker, "p_trial": row.id} for row in rows])
+            if not is_served:
+                connection.execute(_serve(server), parameters)
+    else:
+        rows = connection.execute(_take_at_once(server, *choice, not is_served), parameters).all()
+    # Only a trial that was stopped early and goes on has any.
+    measured = [row.id for row in rows if row.n_measured]
+    measurements = read_measurements(connection, measured) if measured else {}
+    ordered = sorted(rows, key=lambda row: int(row.number))
+    return [make_trial(row, tuple(measurements.get(row.id, ()))) for row in ordered]
+
+
+@lru_cache
+def _take(server: bool, has_kinds: bool, has_numbers: bool, is_batch: bool) -> Any:
+    study_id = select(StudyRow.id).where(StudyRow.name == bindparam("p_study", type_=StudyRow.name.type))
+    waiting = select(TrialRow.id).where(
+        TrialRow.study_id == study_id.scalar_subquery(), TrialRow.state == TrialState.WAITING.value
+    )
+    if has_kinds:
+        waiting = waiting.where(TrialRow.kind.in_(bindparam("p_kinds", expanding=True)))
+    if has_numbers:
+        waiting = waiting.where(TrialRow.number.in_(bindparam("p_numbers", expanding=True)))
     waiting = waiting.order_by(TrialRow.number)
-    if limit > 1:
+    if is_batch:
         first = waiting.with_only_columns(*_BATCH_COLUMNS).limit(1)
         first_row = first.with_for_update(skip_locked=True, key_share=True).cte("first")
         waiting = waiting.where(tuple_(*_BATCH_COLUMNS).in_(select(first_row)))
     # In a CTE, so that no plan can run it twice.
-    chosen = waiting.limit(limit).with_for_update(skip_locked=True, key_share=True).cte("chosen")
-    n_measured = (
-        select(func.count())
-        .select_from(MeasurementRow)
-        .where(MeasurementRow.trial_id == TrialRow.id)
-        .correlate(TrialRow)
-        .scalar_subquery()
-    )
-    rows = connection.execute(
+    chosen = waiting.limit(bindparam("p_limit")).with_for_update(skip_locked=True, key_share=True).cte("chosen")
+    return (
         update(TrialRow)
         .where(TrialRow.id == chosen.c.id)
-        .values(state=TrialState.RUNNING.value, attempts=TrialRow.attempts + 1, worker=worker, started_at=now)
-        .returning(*TRIAL_ROW_COLUMNS, n_measured.label("n_measured"))
-    ).all()
-    if not rows:
-        return []
-    lease = {"worker": worker, "claimed_at": now, "heartbeat_at": now, "expires_at": now + timedelta(seconds=lease_s)}
-    connection.execute(insert(LeaseRow), [{"trial_id": row.id, **lease} for row in rows])
-    # Only a trial that was stopped early and goes on has any.
-    measured: Sequence[int] = [row.id for row in rows if row.n_measured]
-    measurements = read_measurements(connection, measured) if measured else {}
-    return [
-        make_trial(row, tuple(measurements.get(row.id, ()))) for row in sorted(rows, key=lambda row: int(row.number))
-    ]
+        .values(
+            state=TrialState.RUNNING.value,
+            attempts=TrialRow.attempts + 1,
+            worker=bindparam("p_by", type_=TrialRow.worker.type),
+            started_at=now_of(server),
+        )
+        .returning(*TRIAL_ROW_COLUMNS, n_measured().label("n_measured"))
+    )
+
+
+_LEASE_COLUMNS = ("trial_id", "worker", "claimed_at", "heartbeat_at", "expires_at")
+
+
+def _lease_values(server: bool) -> list[Any]:
+    worker = bindparam("p_by", type_=LeaseRow.worker.type)
+    return [worker, now_of(server), now_of(server), expiry_of(server)]
+
+
+@lru_cache
+def _lease(server: bool) -> Any:
+    values = [bindparam("p_trial"), *_lease_values(server)]
+    return insert(LeaseRow).values(dict(zip(_LEASE_COLUMNS, values, strict=True)))
+
+
+@lru_cache
+def _serve(server: bool) -> Update:
+    study = select(StudyRow.id).where(StudyRow.name == bindparam("p_study", type_=StudyRow.name.type))
+    return update(DriverRow).where(DriverRow.study_id == study.scalar_subquery()).values(served_at=now_of(server))
+
+
+@lru_cache
+def _take_at_once(server: bool, has_kinds: bool, has_numbers: bool, is_batch: bool, notes_service: bool) -> Any:
+    """All of a claim in one statement, for PostgreSQL: every statement is a journey to the server and back."""
+    taken = _take(server, has_kinds, has_numbers, is_batch).cte("taken")
+    leased = insert(LeaseRow).from_select(list(_LEASE_COLUMNS), select(taken.c.id, *_lease_values(server)))
+    parts = [leased.returning(LeaseRow.id).cte("leased")]
+    if notes_service:
+        # Of many that claim at once, one writes.
+        is_old = or_(
+            DriverRow.served_at.is_(None),
+            DriverRow.served_at < now_of(server).op("-")(func.make_interval(0, 0, 0, 0, 0, 0, SERVED_GRAIN_S)),
+        )
+        served = _serve(server).where(exists(select(taken.c.id)), is_old)
+        parts.append(served.returning(DriverRow.study_id).cte("served"))
+    return select(taken).add_cte(*parts)
+
+
+@lru_cache
+def asking(server: bool, has_kinds: bool, is_named: bool) -> Select[*tuple[Any, ...]]:
+    """Studies that have WAITING trials and may be served, with their drivers where they have one."""
+    waiting = exists().where(TrialRow.study_id == StudyRow.id, TrialRow.state == TrialState.WAITING.value)
+    if has_kinds:
+        waiting = waiting.where(TrialRow.kind.in_(bindparam("p_kinds", expanding=True)))
+    columns = (StudyRow.id, StudyRow.name, StudyRow.created_at)
+    statement = select(*columns, DriverRow.weight, DriverRow.acquired_at, DriverRow.served_at)
+    if is_named:
+        statement = statement.outerjoin(DriverRow, DriverRow.study_id == StudyRow.id)
+        statement = statement.where(StudyRow.name.in_(bindparam("p_studies", expanding=True)))
+    else:
+        statement = statement.join(DriverRow, DriverRow.study_id == StudyRow.id)
+        statement = statement.where(DriverRow.executor != LOCAL_EXECUTOR)
+    if server:
+        statement = statement.add_columns(now_of(server).label("now"))
+    return statement.where(StudyRow.name.not_in(bindparam("p_refused", expanding=True)), waiting)
+
+
+@lru_cache
+def running() -> Select[*tuple[Any, ...]]:
+    """How many trials of some studies are RUNNING."""
+    return (
+        select(TrialRow.study_id, func.count())
+        .where(TrialRow.study_id.in_(bindparam("p_ids", expanding=True)), TrialRow.state == TrialState.RUNNING.value)
+        .group_by(TrialRow.study_id)
+    )

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from autopeft.exceptions import StoreError
 
 _SUPPORTED = "sqlite:///FILE, a plain path, or postgresql://USER@HOST/DATABASE?password_file=FILE"
 _CONNECT_TIMEOUT_S = 10
+#: A connection that was not used for longer may be dead: servers restart, and networks forget.
+_PING_AFTER_S = 1.0
 #: Option of a PostgreSQL URL: the file that holds the password, so that the URL can be shown, stored and sent.
 PASSWORD_FILE = "password_file"  # noqa: S105 (the name of the option)
 
@@ -81,7 +83,7 @@ def make_engine(url: URL, *, busy_timeout_s: float) -> Engine:
     query.setdefault("application_name", "autopeft")
     password_file = query.pop(PASSWORD_FILE, None)
     try:
-        engine = create_engine(url.set(query=query), pool_pre_ping=True)
+        engine = create_engine(url.set(query=query))
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise StoreError(
             f"PostgreSQL at {shown_url(url)} needs the driver psycopg, which is not installed: "
@@ -89,8 +91,30 @@ def make_engine(url: URL, *, busy_timeout_s: float) -> Engine:
         ) from error
     if password_file is not None:
         _read_password_on_connect(engine, url, Path(str(password_file)))
+    _ping_before_use(engine)
     _forget_connections_after_fork(engine)
     return engine
+
+
+def _ping_before_use(engine: Engine) -> None:
+    """Make sure that a connection is alive before it is used, unless it was used a moment ago.
+
+    SQLAlchemy's own `pool_pre_ping` asks every time: that is a journey to the server for each one that does something.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def note(_connection: Any, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ping(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used_at", 0.0) < _PING_AFTER_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            # The pool then takes another connection, or makes one.
+            raise DisconnectionError from error
 
 
 def _read_password_on_connect(engine: Engine, url: URL, path: Path) -> None:

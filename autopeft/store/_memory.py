@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from autopeft.store._base import Clock, StudyChanges, StudyMark, StudySummary, utc_now
-from autopeft.store._claims import Turn, by_turn
 from autopeft.store._cluster import LOCAL_EXECUTOR
 from autopeft.store._codec import (
     check_completion,
@@ -39,6 +38,7 @@ from autopeft.store._messages import (
     study_not_found,
     trial_not_found,
 )
+from autopeft.store._turns import Turn, by_turn
 from autopeft.study import CurvePoint, Failure, Measurement, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
 
 

@@ -142,10 +142,7 @@ def _read_curves(connection: Connection, study_id: int, numbers: Collection[int]
     )
     curves: dict[int, list[CurvePoint]] = {}
     for trial_id, step, epoch, wall_time_s, metrics, n_examples in connection.execute(points):
-        point = CurvePoint(
-            step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=json.loads(metrics), n_examples=n_examples
-        )
-        curves.setdefault(trial_id, []).append(point)
+        curves.setdefault(trial_id, []).append(make_point(step, epoch, wall_time_s, metrics, n_examples))
     return curves
 
 
@@ -163,6 +160,13 @@ def _measurement(row: Row[Any]) -> Measurement:
         curve=decode_curve(row.curve),
         predictions=decode_predictions(row.predictions),
         rung=rung,
+    )
+
+
+def make_point(step: int, epoch: float, wall_time_s: float, metrics: str, n_examples: int | None) -> CurvePoint:
+    """A point of a learning curve from its row."""
+    return CurvePoint(
+        step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=json.loads(metrics), n_examples=n_examples
     )
 
 

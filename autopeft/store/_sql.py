@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from autopeft.exceptions import StudyMismatchError
+from autopeft.exceptions import StudyMismatchError, TrialConflictError
 from autopeft.store import _messages as messages
 from autopeft.store._additions import add_rows, draft_row
 from autopeft.store._base import StudyChanges, StudyMark, StudySummary
@@ -23,23 +23,32 @@ from autopeft.store._codec import (
     check_point,
     decode_spec,
     encode_spec,
+    normalized_measurement,
     to_json,
 )
-from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
+from autopeft.store._models import AttributeRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
 from autopeft.store._rows import (
     failure_values,
+    make_point,
+    make_trial,
     measurement_values,
     read_attributes,
+    read_measurements,
     read_summaries,
     read_trials,
 )
 from autopeft.store._sql_cluster import ClusterTables
+from autopeft.store._statements import (
+    add_point,
+    beat,
+    end_lease,
+    end_trial,
+    finish,
+    held,
+    measurement_parameters,
+    points_of_lease,
+)
 from autopeft.study import CurvePoint, Failure, Measurement, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
-
-
-class _Held(NamedTuple):
-    trial_id: int
-    lease_id: int
 
 
 class SqlStore(ClusterTables):
@@ -168,44 +177,41 @@ class SqlStore(ClusterTables):
         numbers: Collection[int] | None = None,
     ) -> Trial | None:
         messages.check_claim(worker, lease_s)
-        with self._writing() as connection:
-            study_id = self._study_id(connection, study_name)
+        self._require_studies([study_name])
+        with self._single() as connection:
             found = claim_waiting(
                 connection,
-                study_id,
+                study_name,
                 worker,
-                now=self._now(connection),
-                lease_s=lease_s,
+                self._times(lease_s),
+                server=self._has_server_clock,
                 kinds=kinds,
                 numbers=numbers,
             )
-            return found[0] if found else None
+        return found[0] if found else None
 
     def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
         messages.check_claim(worker, lease_s)
-        with self._writing() as connection:
-            held = self._held(connection, study_name, number, worker)
-            now = self._now(connection)
-            connection.execute(
-                update(LeaseRow)
-                .where(LeaseRow.id == held.lease_id)
-                .values(heartbeat_at=now, expires_at=now + timedelta(seconds=lease_s))
-            )
+        parameters = {**_named(study_name, number, worker), **self._times(lease_s)}
+        with self._single() as connection:
+            n_kept = connection.execute(beat(self._has_server_clock), parameters).rowcount
+        if n_kept == 0:
+            raise self._not_held(study_name, number, worker)
 
     def add_point(self, study_name: str, number: int, worker: str, point: CurvePoint) -> None:
         check_point(point)
-        values = {
-            "epoch": float(point.epoch),
-            "wall_time_s": float(point.wall_time_s),
-            "metrics": to_json(dict(point.metrics), "metrics"),
-            "n_examples": None if point.n_examples is None else int(point.n_examples),
+        parameters = {
+            **_named(study_name, number, worker),
+            "p_step": int(point.step),
+            "p_epoch": float(point.epoch),
+            "p_wall_time_s": float(point.wall_time_s),
+            "p_metrics": to_json(dict(point.metrics), "metrics"),
+            "p_n_examples": None if point.n_examples is None else int(point.n_examples),
         }
-        key = {"step": int(point.step)}
-        with self._writing() as connection:
-            held = self._held(connection, study_name, number, worker)
-            where = (CurvePointRow.lease_id == held.lease_id, CurvePointRow.step == key["step"])
-            if connection.execute(update(CurvePointRow).where(*where).values(**values)).rowcount == 0:
-                connection.execute(insert(CurvePointRow).values(lease_id=held.lease_id, **key, **values))
+        with self._single() as connection:
+            added = connection.execute(add_point(self._is_sqlite), parameters).first()
+        if added is None:
+            raise self._not_held(study_name, number, worker)
 
     def complete_trial(
         self,
@@ -216,19 +222,60 @@ class SqlStore(ClusterTables):
         state: TrialState = TrialState.COMPLETE,
     ) -> Trial:
         check_completion(state, measurements)
-        rows = [measurement_values(item) for item in measurements]
-        with self._writing() as connection:
-            held = self._held(connection, study_name, number, worker)
-            check_completion(state, measurements, self._load_trial(connection, study_name, number).measurements)
+        kept = tuple(normalized_measurement(item) for item in measurements)
+        rows = [measurement_values(item) for item in kept]
+        parameters = {**_named(study_name, number, worker), "p_state": state.value, **self._times()}
+        with self._single() as connection:
+            try:
+                ended = self._end(connection, parameters, rows, state, kept)
+            except IntegrityError:
+                # What is said of the run's ends that are there already, or else that it cannot be stored.
+                check_completion(state, kept, self.load_trial(study_name, number).measurements)
+                raise
+        if ended is None:
+            raise self._not_held(study_name, number, worker)
+        return ended
+
+    def _end(
+        self,
+        connection: Connection,
+        parameters: dict[str, Any],
+        rows: list[dict[str, Any]],
+        state: TrialState,
+        kept: tuple[Measurement, ...],
+    ) -> Trial | None:
+        """Write measurements and the end of a trial; None if the worker does not hold it."""
+        server = self._has_server_clock
+        if self._is_sqlite:
+            mine = connection.execute(held(), parameters).first()
+            if mine is None:
+                return None
+            if mine.n_measured:
+                check_completion(state, kept, read_measurements(connection, [mine.id])[mine.id])
             if rows:
-                connection.execute(insert(MeasurementRow), [{"trial_id": held.trial_id, **row} for row in rows])
-            self._finish(connection, held, state=state.value)
-            return self._load_trial(connection, study_name, number)
+                connection.execute(insert(MeasurementRow), [{"trial_id": mine.id, **row} for row in rows])
+            ending = {**parameters, "p_lease": mine.lease_id, "p_trial": mine.id, "p_outcome": "finished"}
+            connection.execute(end_lease(server), ending)
+            row = connection.execute(end_trial(server), ending).one()
+            n_measured, n_points, lease_id = mine.n_measured, mine.n_points, mine.lease_id
+        else:
+            found = connection.execute(
+                finish(server, len(rows)), {**parameters, **measurement_parameters(rows)}
+            ).first()
+            if found is None:
+                return None
+            row, n_measured, n_points, lease_id = found, found.n_measured, found.n_points, found.lease_id
+        earlier = read_measurements(connection, [row.id])[row.id][:n_measured] if n_measured else []
+        points = connection.execute(points_of_lease(), {"p_lease": lease_id}) if n_points else ()
+        return make_trial(row, (*earlier, *kept), tuple(make_point(*item) for item in points))
 
     def fail_trial(self, study_name: str, number: int, worker: str, failure: Failure) -> Trial:
         with self._writing() as connection:
-            held = self._held(connection, study_name, number, worker)
-            self._finish(connection, held, **failure_values(failure))
+            mine = self._held(connection, study_name, number, worker)
+            now = self._now(connection)
+            self._end_lease(connection, mine.lease_id, "finished", now)
+            values = {**failure_values(failure), "finished_at": now}
+            connection.execute(update(TrialRow).where(TrialRow.id == mine.id).values(**values))
             return self._load_trial(connection, study_name, number)
 
     def continue_trial(self, study_name: str, number: int) -> Trial:
@@ -247,11 +294,11 @@ class SqlStore(ClusterTables):
 
     def release_trial(self, study_name: str, number: int, worker: str) -> None:
         with self._writing() as connection:
-            held = self._held(connection, study_name, number, worker)
-            self._end_lease(connection, held.lease_id, "released", self._now(connection))
+            mine = self._held(connection, study_name, number, worker)
+            self._end_lease(connection, mine.lease_id, "released", self._now(connection))
             connection.execute(
                 update(TrialRow)
-                .where(TrialRow.id == held.trial_id)
+                .where(TrialRow.id == mine.id)
                 .values(state=TrialState.WAITING.value, attempts=TrialRow.attempts - 1, started_at=None)
             )
 
@@ -303,32 +350,38 @@ class SqlStore(ClusterTables):
             raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
         return found[0]
 
-    def _held(self, connection: Connection, study_name: str, number: int, worker: str) -> _Held:
+    def _held(self, connection: Connection, study_name: str, number: int, worker: str) -> Row[Any]:
         """Lock the trial and make sure that the worker holds it."""
-        study_id = self._study_id(connection, study_name)
-        trial = connection.execute(
-            select(TrialRow.id, TrialRow.state)
-            .where(TrialRow.study_id == study_id, TrialRow.number == number)
-            .with_for_update(key_share=True)
-        ).first()
-        if trial is None:
-            raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
-        lease = connection.execute(
-            select(LeaseRow.id, LeaseRow.worker).where(LeaseRow.trial_id == trial.id, LeaseRow.ended_at.is_(None))
-        ).first()
-        if lease is None or lease.worker != worker:
-            holder = None if lease is None else lease.worker
-            raise messages.not_held(study_name, number, worker, TrialState(trial.state), holder)
-        return _Held(trial.id, lease.id)
+        mine = connection.execute(held(), _named(study_name, number, worker)).first()
+        if mine is None:
+            raise self._not_held(study_name, number, worker)
+        return mine
 
-    def _finish(self, connection: Connection, held: _Held, **values: Any) -> None:
-        now = self._now(connection)
-        self._end_lease(connection, held.lease_id, "finished", now)
-        connection.execute(update(TrialRow).where(TrialRow.id == held.trial_id).values(**values, finished_at=now))
+    def _not_held(self, study_name: str, number: int, worker: str) -> TrialConflictError:
+        """Why a worker does not hold a trial.
+
+        Raises:
+            NotFoundError: If there is no such study or trial.
+        """
+        with self._reading() as connection:
+            study_id = self._study_id(connection, study_name)
+            statement = (
+                select(TrialRow.state, LeaseRow.worker)
+                .outerjoin(LeaseRow, (LeaseRow.trial_id == TrialRow.id) & LeaseRow.ended_at.is_(None))
+                .where(TrialRow.study_id == study_id, TrialRow.number == number)
+            )
+            found = connection.execute(statement).first()
+            if found is None:
+                raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
+            return messages.not_held(study_name, number, worker, TrialState(found.state), found.worker)
 
     @staticmethod
     def _end_lease(connection: Connection, lease_id: int, outcome: str, now: datetime) -> None:
         connection.execute(update(LeaseRow).where(LeaseRow.id == lease_id).values(ended_at=now, outcome=outcome))
+
+
+def _named(study_name: str, number: int, worker: str) -> dict[str, Any]:
+    return {"p_study": study_name, "p_number": int(number), "p_worker": worker}
 
 
 def open_store(url: str | Path, *, busy_timeout_s: float = 30.0, create: bool = True) -> SqlStore:

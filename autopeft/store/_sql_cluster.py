@@ -7,24 +7,28 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, select, update
+from sqlalchemy import Row, Select, delete, insert, select, update
 
 from autopeft.store import _messages as messages
-from autopeft.store._claims import Turn, by_turn, claim_waiting
-from autopeft.store._cluster import LOCAL_EXECUTOR, DriverLease, WorkerFacts, WorkerRecord, WorkerState
+from autopeft.store._claims import SERVED_GRAIN_S, asking, claim_waiting, running
+from autopeft.store._cluster import DriverLease, WorkerFacts, WorkerRecord, WorkerState
 from autopeft.store._codec import to_json
-from autopeft.store._models import DriverRow, StudyRow, TrialRow, WorkerRow
+from autopeft.store._models import DriverRow, StudyRow, WorkerRow
 from autopeft.store._sql_core import SqlCore
-from autopeft.study import Trial, TrialKind, TrialState
+from autopeft.store._statements import announce, keep_driver
+from autopeft.store._turns import Turn, by_turn
+from autopeft.study import Trial, TrialKind
 
-#: How exactly it is known when a study got a worker last: its row is not written more often, in seconds.
-_SERVED_GRAIN_S = 1.0
 #: Workers that were not heard of for so long are forgotten, in seconds.
 _FORGET_S = 86_400.0
 
 
 class ClusterTables(SqlCore):
     """The tables `drivers` and `workers`."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._known_studies: set[str] = set()
 
     def acquire_driver(
         self,
@@ -61,17 +65,14 @@ class ClusterTables(SqlCore):
 
     def keep_driver(self, study_name: str, holder: str, lease_s: float) -> None:
         messages.check_claim(holder, lease_s)
-        with self._writing() as connection:
-            study_id = self._study_id(connection, study_name)
-            now = self._now(connection)
-            kept = connection.execute(
-                update(DriverRow)
-                .where(DriverRow.study_id == study_id, DriverRow.holder == holder)
-                .values(heartbeat_at=now, expires_at=now + timedelta(seconds=lease_s))
-            )
-            if kept.rowcount == 0:
+        parameters = {"p_study": study_name, "p_holder": holder, **self._times(lease_s)}
+        with self._single() as connection:
+            kept = connection.execute(keep_driver(self._has_server_clock), parameters).rowcount
+        if kept == 0:
+            with self._reading() as connection:
+                study_id = self._study_id(connection, study_name)
                 other = connection.execute(select(DriverRow.holder).where(DriverRow.study_id == study_id)).scalar()
-                raise messages.not_driver(study_name, holder, other)
+            raise messages.not_driver(study_name, holder, other)
 
     def release_driver(self, study_name: str, holder: str) -> bool:
         with self._writing() as connection:
@@ -92,14 +93,13 @@ class ClusterTables(SqlCore):
 
     def announce_worker(self, worker: WorkerFacts, lease_s: float) -> None:
         messages.check_claim(worker.id, lease_s)
-        values = _worker_values(worker)
-        with self._writing() as connection:
-            now = self._now(connection)
-            values |= {"heartbeat_at": now, "expires_at": now + timedelta(seconds=lease_s)}
-            known = connection.execute(update(WorkerRow).where(WorkerRow.id == worker.id).values(**values))
-            if known.rowcount == 0:
-                connection.execute(insert(WorkerRow).values(id=worker.id, announced_at=now, **values))
-                old = now - timedelta(seconds=_FORGET_S)
+        parameters = {f"p_{name}": value for name, value in _worker_values(worker).items()}
+        with self._single() as connection:
+            statement = announce(self._has_server_clock, self._is_sqlite)
+            is_new = connection.execute(statement, {**parameters, **self._times(lease_s)}).scalar_one()
+        if is_new:
+            with self._writing() as connection:
+                old = self._now(connection) - timedelta(seconds=_FORGET_S)
                 connection.execute(delete(WorkerRow).where(WorkerRow.expires_at < old))
 
     def retire_worker(self, worker_id: str) -> bool:
@@ -126,36 +126,51 @@ class ClusterTables(SqlCore):
     ) -> list[tuple[str, Trial]]:
         messages.check_claim(worker, lease_s)
         messages.check_limit(limit)
-        asking = _asking(kinds, refuse)
-        with self._reading() as connection:
-            if studies is None:
-                asking = asking.where(DriverRow.executor != LOCAL_EXECUTOR)
-            else:
-                asking = asking.where(StudyRow.id.in_([self._study_id(connection, name) for name in studies]))
+        server = self._has_server_clock
+        parameters: dict[str, Any] = {"p_refused": list(refuse)}
+        if kinds is not None:
+            parameters["p_kinds"] = [kind.value for kind in kinds]
+        if studies is not None:
+            self._require_studies(studies)
+            parameters["p_studies"] = list(studies)
+        with self._glancing() as connection:
             # Most of the time nothing waits, and then nothing is locked.
-            rows = {row.name: row for row in connection.execute(asking)}
-            if not rows:
-                return []
-            running = _count_running(connection, [row.id for row in rows.values()])
-            now = self._now(connection)
-        turns = [
-            Turn(
-                name=row.name,
-                n_running=running.get(row.id, 0),
-                weight=row.weight or 1.0,
-                idle_since=row.served_at or row.acquired_at or row.created_at,
-            )
-            for row in rows.values()
-        ]
+            statement = asking(server, kinds is not None, studies is not None)
+            rows = {row.name: row for row in connection.execute(statement, parameters)}
+            n_running: dict[int, int] = {}
+            if len(rows) > 1:
+                counted = connection.execute(running(), {"p_ids": [row.id for row in rows.values()]})
+                n_running = {row[0]: row[1] for row in counted}
+        if not rows:
+            return []
+        now: datetime = next(iter(rows.values())).now if server else self._times()["p_now"]
+        turns = [_turn(row, n_running.get(row.id, 0)) for row in rows.values()]
         for turn in by_turn(turns, prefer=prefer or (), now=now):
-            with self._writing() as connection:
-                row = rows[turn.name]
-                now = self._now(connection)
-                found = claim_waiting(connection, row.id, worker, now=now, lease_s=lease_s, kinds=kinds, limit=limit)
-                if found:
-                    _note_service(connection, row, now)
-                    return [(turn.name, trial) for trial in found]
+            served_at = rows[turn.name].served_at
+            is_served = served_at is not None and (now - served_at).total_seconds() < SERVED_GRAIN_S
+            with self._single() as connection:
+                found = claim_waiting(
+                    connection,
+                    turn.name,
+                    worker,
+                    self._times(lease_s),
+                    server=server,
+                    kinds=kinds,
+                    limit=limit,
+                    is_served=is_served,
+                )
+            if found:
+                return [(turn.name, trial) for trial in found]
         return []
+
+    def _require_studies(self, names: Collection[str]) -> None:
+        """Raise if there is no study of one of these names; studies are never deleted, so it is asked once."""
+        unknown = set(names) - self._known_studies
+        if unknown:
+            with self._reading() as connection:
+                for name in sorted(unknown):
+                    self._study_id(connection, name)
+            self._known_studies |= unknown
 
 
 def _drivers() -> Select[*tuple[Any, ...]]:
@@ -169,6 +184,7 @@ def _lease(row: Row[Any], now: datetime) -> DriverLease:
 
 def _worker_values(worker: WorkerFacts) -> dict[str, Any]:
     return {
+        "id": worker.id,
         "host": worker.host,
         "pid": worker.pid,
         "resources": to_json(dict(worker.resources), "a worker's resources"),
@@ -201,37 +217,10 @@ def _worker(row: Row[Any], now: datetime) -> WorkerRecord:
     )
 
 
-def _asking(kinds: Collection[TrialKind] | None, refuse: Collection[str]) -> Select[*tuple[Any, ...]]:
-    """Studies with WAITING trials, and their drivers where they have one."""
-    waiting = exists().where(TrialRow.study_id == StudyRow.id, TrialRow.state == TrialState.WAITING.value)
-    if kinds is not None:
-        waiting = waiting.where(TrialRow.kind.in_([kind.value for kind in kinds]))
-    statement = (
-        select(
-            StudyRow.id,
-            StudyRow.name,
-            StudyRow.created_at,
-            DriverRow.weight,
-            DriverRow.acquired_at,
-            DriverRow.served_at,
-        )
-        .outerjoin(DriverRow, DriverRow.study_id == StudyRow.id)
-        .where(waiting)
+def _turn(row: Row[Any], n_running: int) -> Turn:
+    return Turn(
+        name=row.name,
+        n_running=n_running,
+        weight=row.weight or 1.0,
+        idle_since=row.served_at or row.acquired_at or row.created_at,
     )
-    return statement.where(StudyRow.name.not_in(list(refuse))) if refuse else statement
-
-
-def _count_running(connection: Connection, study_ids: list[int]) -> dict[int, int]:
-    if len(study_ids) < 2:
-        return {}
-    statement = (
-        select(TrialRow.study_id, func.count())
-        .where(TrialRow.study_id.in_(study_ids), TrialRow.state == TrialState.RUNNING.value)
-        .group_by(TrialRow.study_id)
-    )
-    return {row[0]: row[1] for row in connection.execute(statement)}
-
-
-def _note_service(connection: Connection, row: Row[Any], now: datetime) -> None:
-    if row.served_at is None or (now - row.served_at).total_seconds() >= _SERVED_GRAIN_S:
-        connection.execute(update(DriverRow).where(DriverRow.study_id == row.id).values(served_at=now))

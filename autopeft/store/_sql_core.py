@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +32,11 @@ class SqlCore:
         except BaseException:
             self._engine.dispose()
             raise
+        self._has_server_clock = clock is None and not self._is_sqlite
         self._write_engine = self._engine.execution_options(writes=True)
+        # PostgreSQL makes a transaction of every statement that is in none, without two more journeys.
+        alone: dict[str, Any] = {"writes": True} if self._is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._single_engine = self._engine.execution_options(**alone)
         # Several statements read one study; on SQLite every transaction is a snapshot already.
         options: dict[str, Any] = {} if self._is_sqlite else {"isolation_level": "REPEATABLE READ"}
         self._read_engine = self._engine.execution_options(**options)
@@ -56,9 +60,34 @@ class SqlCore:
             yield connection
 
     @contextmanager
+    def _single(self) -> Iterator[Connection]:
+        """For one statement that writes, and what is read after it; on PostgreSQL each is a transaction of its own."""
+        with translated_errors(self._url), self._single_engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _glancing(self) -> Iterator[Connection]:
+        """For reading where statements need not see the same moment."""
+        engine = self._read_engine if self._is_sqlite else self._single_engine
+        with translated_errors(self._url), engine.begin() as connection:
+            yield connection
+
+    @contextmanager
     def _reading(self) -> Iterator[Connection]:
         with translated_errors(self._url), self._read_engine.begin() as connection:
             yield connection
+
+    def _times(self, lease_s: float | None = None) -> dict[str, Any]:
+        """Parameters of `autopeft.store._statements.now_of` and `expiry_of`.
+
+        Args:
+            lease_s: For the second one; None for a statement without.
+        """
+        if self._has_server_clock:
+            return {} if lease_s is None else {"p_lease_s": lease_s}
+        now = utc_now() if self._clock is None else self._clock()
+        times = {"p_now": now}
+        return times if lease_s is None else {**times, "p_expiry": now + timedelta(seconds=lease_s)}
 
     def _now(self, connection: Connection) -> datetime:
         if self._clock is not None:

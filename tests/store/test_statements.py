@@ -1,0 +1,100 @@
+"""Statements that are built once; what they do is in the contracts."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.dialects import postgresql
+
+from autopeft.exceptions import TrialConflictError
+from autopeft.store import SqlStore
+from autopeft.store import _statements as statements
+from autopeft.study import Rung, TrialState
+from tests.store.builders import claimed, make_measurement, make_point, make_spec
+from tests.store.conftest import Cluster, execute
+
+
+def test_statements_are_built_once() -> None:
+    assert statements.beat(True) is statements.beat(True)
+    assert statements.finish(True, 2) is not statements.finish(True, 1)
+
+
+def test_the_server_keeps_the_time_where_it_can() -> None:
+    for server in (True, False):
+        words = str(statements.finish(server, 1).compile(dialect=postgresql.dialect()))
+        assert ("statement_timestamp()" in words) == server
+        assert ("p_now" in words) == (not server)
+
+
+@pytest.mark.postgres
+def test_a_completion_is_one_statement_on_a_server(cluster: Cluster) -> None:
+    execute(cluster.url(), "CREATE DATABASE completions")
+    with SqlStore(cluster.url("completions")) as store:
+        store.create_study(make_spec())
+        claimed(store, "s")
+        seen: list[str] = []
+        event.listen(store._engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+        measurement = replace(make_measurement(), rung=Rung(step=1, n_steps=9))
+        store.complete_trial("s", 0, "w", [measurement], TrialState.PRUNED)
+        assert len(seen) == 1
+        store.continue_trial("s", 0)
+        store.claim_trial("s", "w", lease_s=60)
+        store.add_point("s", 0, "w", make_point(1))
+        with pytest.raises(ValueError, match="must differ in split, fidelity or seed, or in their rung"):
+            store.complete_trial("s", 0, "w", [measurement], TrialState.PRUNED)
+        assert store.load_trial("s", 0).state is TrialState.RUNNING
+    execute(cluster.url(), "DROP DATABASE completions WITH (FORCE)")
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("call", ["heartbeat", "add_point", "complete_trial", "fail_trial", "release_trial"])
+def test_who_waits_for_a_row_sees_what_became_of_it(cluster: Cluster, call: str) -> None:
+    """The lease ends while its holder waits for the row: the holder must see that, and not what it saw before."""
+    name = f"waiting_{call}"
+    execute(cluster.url(), f"CREATE DATABASE {name}")
+    arguments = {
+        "heartbeat": (60,),
+        "add_point": (make_point(1),),
+        "complete_trial": ([make_measurement()],),
+        "fail_trial": (None,),
+        "release_trial": (),
+    }
+    with SqlStore(cluster.url(name)) as store:
+        store.create_study(make_spec())
+        claimed(store, "s")
+        errors: list[BaseException] = []
+
+        def act() -> None:
+            try:
+                getattr(store, call)("s", 0, "w", *arguments[call])
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=act)
+        with store._engine.begin() as other:
+            other.execute(text("SELECT 1 FROM trials FOR UPDATE"))
+            other.execute(text("SELECT 1 FROM leases FOR UPDATE"))
+            thread.start()
+            while not _is_anybody_waiting(cluster, name):
+                threading.Event().wait(0.02)
+            other.execute(text("UPDATE leases SET ended_at = now(), outcome = 'lost'"))
+            other.execute(text("UPDATE trials SET state = 'WAITING', started_at = NULL"))
+        thread.join(30)
+        assert [type(error) for error in errors] == [TrialConflictError]
+        trial = store.load_trial("s", 0)
+        assert (trial.state, trial.measurements, trial.curve) == (TrialState.WAITING, (), ())
+    execute(cluster.url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _is_anybody_waiting(cluster: Cluster, database: str) -> bool:
+    from sqlalchemy import create_engine
+
+    engine = create_engine(cluster.url().replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        statement = text("SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND wait_event_type = 'Lock'")
+        found = connection.execute(statement, {"name": database}).scalar_one()
+    engine.dispose()
+    return int(found) > 0
