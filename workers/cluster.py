@@ -273,7 +273,9 @@ def _started(cpus: int | None) -> Iterator[Any]:
 
 def _short_folder() -> str:
     folder = tempfile.gettempdir()
-    return folder if len(folder) <= 20 or not os.access("/tmp", os.W_OK) else "/tmp"  # noqa: S108 (a private folder in it)
+    # A private folder is made in it.
+    short = "/tmp"  # noqa: S108  # nosec B108
+    return folder if len(folder) <= 20 or not os.access(short, os.W_OK) else short
 
 
 def _init(ray: Any, where: str, **options: Any) -> None:

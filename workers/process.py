@@ -81,7 +81,7 @@ class EngineProcess:
     def _launch(self) -> tuple[Connection, subprocess.Popen[str]]:
         ours, theirs = Pipe()
         with theirs:
-            process = subprocess.Popen(  # noqa: S603 (our own module, no shell)
+            process = subprocess.Popen(  # noqa: S603  # our own module, no shell  # nosec B603
                 # Without the current folder among the places to import from: it may hold a torch.py.
                 [sys.executable, "-P", "-m", ENGINE, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],

@@ -146,7 +146,7 @@ def _load_model(
     with _quiet(), torch.random.fork_rng(devices=[]):
         model, info = _build(
             source,
-            lambda: AutoModelForSequenceClassification.from_pretrained(
+            lambda: AutoModelForSequenceClassification.from_pretrained(  # a folder  # nosec B615
                 source.folder,
                 config=config,
                 dtype=dtype,
@@ -189,7 +189,9 @@ def _read_config(source: Source, *, trust_remote_code: bool) -> Any:
         )
     with _quiet():
         try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+            config = AutoConfig.from_pretrained(  # a folder  # nosec B615
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
         except Exception as error:
             # Transformers has an error class of its own for each way in which a file can be wrong.
             raise BackboneError(f"backbone {source.name}: {_explained(error, folder / 'config.json')}") from error
@@ -284,7 +286,7 @@ def _load_tokenizer(source: Source, *, trust_remote_code: bool) -> Any:
     _find_tokenizer(source)
     with _quiet():
         try:
-            return AutoTokenizer.from_pretrained(
+            return AutoTokenizer.from_pretrained(  # a folder  # nosec B615
                 source.folder, trust_remote_code=trust_remote_code, local_files_only=True
             )
         except Exception as error:

@@ -86,5 +86,5 @@ def dashboard(
         )
     # By the environment, because the process list shows arguments, and a URL may hold a password.
     environment = {**os.environ, "AUTOPEFT_DB": database_url(db)}
-    code = subprocess.call(command_line(host, port), env=environment)  # noqa: S603 (our own words, no shell)
+    code = subprocess.call(command_line(host, port), env=environment)  # noqa: S603  # our own words  # nosec B603
     raise typer.Exit(code)

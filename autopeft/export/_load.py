@@ -47,7 +47,7 @@ def load(
     if record["form"] == "merged":
         from transformers import AutoModelForSequenceClassification
 
-        merged = AutoModelForSequenceClassification.from_pretrained(
+        merged = AutoModelForSequenceClassification.from_pretrained(  # a folder  # nosec B615
             path, dtype=dtype, local_files_only=True, trust_remote_code=trust_remote_code
         )
         return merged.to(device).eval()

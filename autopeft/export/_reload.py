@@ -74,7 +74,7 @@ def reload(
             paths = [str(Path(autopeft.__file__).parents[1]), environment.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         # -P: the folder of the script, which is autopeft's, is not searched for modules.
-        done = subprocess.run(  # noqa: S603  (this interpreter, this package's script)
+        done = subprocess.run(  # noqa: S603  # this interpreter, this package's script  # nosec B603
             [sys.executable, "-P", str(Path(_verify.__file__)), str(request)],
             capture_output=True,
             text=True,

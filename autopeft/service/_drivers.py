@@ -114,7 +114,7 @@ class ProcessDrivers:
             if (folder / _LOG).exists():
                 (folder / _LOG).replace(folder / _OLD_LOG)
             with (folder / _LOG).open("wb") as log:
-                child = subprocess.Popen(  # noqa: S603 (our own words, no shell)
+                child = subprocess.Popen(  # noqa: S603  # our own words, no shell  # nosec B603
                     self._command.words(path),
                     cwd=work,
                     env=self._command.environment(os.environ),

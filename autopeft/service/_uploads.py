@@ -169,7 +169,7 @@ def check_content(path: Path, name: str) -> None:
     # -P: nothing of the folder it runs in is imported. -I would hide packages of the user's environment.
     command = [sys.executable, "-P", "-m", "autopeft.service._check_upload", str(path), name]
     try:
-        done = subprocess.run(  # noqa: S603 (our own words, no shell)
+        done = subprocess.run(  # noqa: S603  # our own words, no shell  # nosec B603
             command, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import pickle
+import pickle  # for its error; files are read with weights_only  # nosec B403
 import time
 from pathlib import Path
 
