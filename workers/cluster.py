@@ -16,7 +16,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -31,6 +31,9 @@ _CLIENT_PORT = 10001
 _TIMEOUT_S = 5.0
 #: What any server of the kind answers, by the kind of its address.
 _QUESTIONS = {"client": "/ray.rpc.RayletDriver/ClusterInfo", "gcs": "/ray.rpc.NodeInfoGcsService/GetClusterId"}
+_ATTEMPTS = 4
+#: A cluster starts a server for each client that comes by ray://, and gives up soon where the machine is busy.
+_BUSY = "Starting Ray client server failed"
 _INSTALL = "--executor ray needs Ray; install it on this machine and every node: pip install 'autopeft[ray]'."
 
 
@@ -281,16 +284,25 @@ def _short_folder() -> str:
 def _init(ray: Any, where: str, **options: Any) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level="error", configure_logging=False, **options)
-    except Exception as error:
-        # Ray has an error class for each of its parts; what they have in common is that there is no cluster.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MachineError(f"Ray {where} cannot be used: {reason[:400]}") from error
+        _try(lambda: ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level="error", **options), where)
     finally:
         if threading.current_thread() is threading.main_thread():
             # Ray takes them over, and would end this process before it has given anything back.
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def _try(connect: Callable[[], Any], where: str) -> None:
+    for n_left in reversed(range(_ATTEMPTS)):
+        try:
+            connect()
+            return
+        except Exception as error:
+            # Ray has an error class for each of its parts; what they have in common is that there is no cluster.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if n_left and _BUSY in reason:
+                continue
+            raise MachineError(f"Ray {where} cannot be used: {reason[-400:]}") from error
 
 
 def hosts(ray: Any) -> set[str]:

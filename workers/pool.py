@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import math
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,8 @@ from .settings import WorkerSettings
 
 #: A worker without work ends after so long.
 IDLE_S = 120.0
+#: Nodes of a cluster that has just been started are still joining for so long.
+_JOIN_S = 30.0
 #: Workers that could not start, one after the other, before the search is given up.
 _MAX_FAILURES = 3
 _EPSILON = 1e-9
@@ -72,7 +75,7 @@ class RayPool:
         )
         self._starting: dict[str, Any] = {}
         self._failures: list[str] = []
-        self._has_ever_fitted = False
+        self._give_up_at = time.monotonic() + (0.0 if is_own else _JOIN_S)
 
     @property
     def size(self) -> int:
@@ -102,7 +105,7 @@ class RayPool:
         size = self.size
         if size == 0:
             return self._explain_none()
-        self._has_ever_fitted = True
+        self._give_up_at = math.inf
         known = {item["name"] for item in self._ray.util.list_named_actors(all_namespaces=True)}
         for index in range(min(size, wanted)):
             name = f"{self.name}-{index}"
@@ -171,7 +174,7 @@ class RayPool:
         needed = f"{self._cpus:g} CPUs" + (f" and {self._gpus:g} GPUs" if self._gpus else "")
         there = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in self._nodes())
         text = f"no node of the Ray cluster has {needed} for a worker. There are: {there or 'no nodes'}."
-        if self._has_ever_fitted:
+        if time.monotonic() < self._give_up_at:
             return f"{text} The search goes on when one joins."
         raise MachineError(f"{text} Ask for less with --worker-cpus and --worker-gpus, or add a node.")
 

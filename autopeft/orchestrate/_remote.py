@@ -11,6 +11,7 @@ from autopeft.exceptions import MachineError
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._narrator import Narrator
 from autopeft.orchestrate._recover import recover
+from autopeft.orchestrate._worker_id import is_dead
 from autopeft.store import StudyFollower, TrialStore, WorkerRecord
 from autopeft.study import TrialKind, TrialState
 
@@ -138,7 +139,7 @@ class RemoteExecutor:
         self._capacity = max(1, capacity)
 
     def _live(self) -> list[WorkerRecord]:
-        found = [item for item in self._store.workers() if not item.is_expired]
+        found = [item for item in self._store.workers() if not item.is_expired and not is_dead(item.facts.id)]
         if self._pool is not None:
             found = [item for item in found if item.facts.resources.get("pool") == self._pool.name]
         return found

@@ -105,8 +105,10 @@ def test_searches_of_one_database_share_a_pool_and_others_do_not() -> None:
     assert "u@h" not in "".join(others)
 
 
-def test_no_room_is_told_with_what_there_is() -> None:
+def test_no_room_is_told_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = FakeRay({"CPU": 4}, {"CPU": 2, "GPU": 0})
+    assert "The search goes on when one joins" in str(pool(ray, gpus=1.0).tend(1)), "nodes may still be joining"
+    monkeypatch.setattr("workers.pool._JOIN_S", 0.0)
     made = pool(ray, gpus=1.0)
     words = r"no node of the Ray cluster has 1 CPUs and 1 GPUs for a worker\. There are: 4 CPUs, 0 GPUs; 2 CPUs, 0 GPUs"
     with pytest.raises(MachineError, match=words):

@@ -1,0 +1,100 @@
+"""A real Ray cluster of processes on this machine: a head without cores, and nodes that come and go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.ports import free_port
+
+TOKEN = "f" * 64
+#: Each node has a loopback address of its own; 127.0.0.1 itself Ray would exchange for the machine's public one.
+HEAD = "127.0.0.2"
+
+
+class RayCluster:
+    """Started by the very commands of the documentation; everything on loopback, with a token."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ar", dir="/tmp"))
+        self.port, self.client_port = free_port(), free_port()
+        self.token_file = self.folder / "token"
+        self.token_file.write_text(TOKEN)
+        self.token_file.chmod(0o600)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.head = self._start(
+            "--head", f"--port={self.port}", f"--ray-client-server-port={self.client_port}", "--num-cpus=0",
+            f"--node-ip-address={HEAD}", "--include-dashboard=false", "--disable-usage-stats",
+            f"--temp-dir={self.folder / 'r'}",
+        )  # fmt: skip
+        self._wait_for_port(self.client_port)
+
+    @property
+    def address(self) -> str:
+        return f"ray://{HEAD}:{self.client_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a driver or a node needs."""
+        return {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "HOME": str(self.folder),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def add_node(self, *, cpus: int = 1, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        address = f"127.0.0.{2 + len(self.processes)}"
+        flags = (f"--address={HEAD}:{self.port}", f"--num-cpus={cpus}", f"--node-ip-address={address}")
+        return self._start(*flags, environment=environment)
+
+    def kill_node(self, node: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:
+        """End a node with everything on it, as a machine that loses its power does."""
+        family = [node, *psutil.Process(node.pid).children(recursive=True)]
+        for process in family:
+            with_pid = psutil.Process(process.pid) if psutil.pid_exists(process.pid) else None
+            if with_pid is not None:
+                with_pid.send_signal(number)
+        node.wait(timeout=30)
+
+    def close(self) -> None:
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                self.kill_node(process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, *flags: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"start-{len(self.processes)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("ray")), "start", *flags, "--block"],
+                env={**self.environment, **(environment or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+            )
+        self.processes.append(process)
+        return process
+
+    def _wait_for_port(self, port: int) -> None:
+        import socket
+
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex((HEAD, port)) == 0:
+                    return
+            assert self.head.poll() is None, (self.folder / "start-0.log").read_text()
+            time.sleep(0.1)
+        raise AssertionError("the head did not start")
