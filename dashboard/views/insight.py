@@ -17,7 +17,7 @@ from . import _cache, _trial
 from ._study import Open
 
 #: Trials drawn as lines; more are a solid block.
-_MAX_LINES = 400
+_MAX_LINES = 300
 #: Trials whose points are read; the newest.
 _MAX_POINTS = 3000
 
