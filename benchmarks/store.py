@@ -27,14 +27,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import numpy as np
 import psutil
 
 from autopeft.study import CurvePoint, Fidelity, Measurement, TrialDraft, TrialKind
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FIDELITY = Fidelity(train_examples=1000, epochs=1)
 LIMIT_MS = 20.0
@@ -187,14 +187,14 @@ def make_drafts(n: int, seed: int = 0) -> list[TrialDraft]:
 
 
 def make_measurement(rng: np.random.Generator, fidelity: Fidelity = FIDELITY, seed: int = 0) -> Measurement:
-    """As large as a real one: metrics, costs, versions and hashes, a curve, and a thousand predictions."""
+    """As large as that of a real search trial: metrics, costs, versions and hashes, and a curve."""
     accuracy = float(rng.random())
     points = tuple(
         CurvePoint(step=step, epoch=step / 60, metrics={"accuracy": accuracy, "train_loss": 0.3}, wall_time_s=step / 9)
         for step in (20, 40, 60)
     )
     hashes = {name: name[0] * 64 for name in ("task", "backbone", "settings")}
-    versions = {name: "1.2.3" for name in ("python", "torch", "transformers", "numpy", "autopeft")}
+    versions = dict.fromkeys(("python", "torch", "transformers", "numpy", "autopeft"), "1.2.3")
     return Measurement(
         split="search",
         fidelity=fidelity,
@@ -203,7 +203,6 @@ def make_measurement(rng: np.random.Generator, fidelity: Fidelity = FIDELITY, se
         costs={"wall_time_s": 1.5, "peak_memory_bytes": 1e9, "flops": 1e12, "adapter_bytes": 1e6},
         environment={"versions": versions, "hashes": hashes, "device": "cpu", "precision": "float32", "threads": 2},
         curve=points,
-        predictions=tuple(float(item) for item in rng.integers(0, 2, 1000)),
     )
 
 

@@ -15,7 +15,7 @@ from autopeft.orchestrate._narrator import BestSoFar
 from autopeft.orchestrate._points import PointKeeper, write_outcome
 from autopeft.orchestrate._worker_id import worker_id
 from autopeft.pruners import Decision, NoPruner, Pruner
-from autopeft.store import LOCAL_EXECUTOR, StudyFollower, TrialStore
+from autopeft.store import LOCAL_EXECUTOR, StudyFollower, Subscription, TrialStore
 from autopeft.study import REPORT_SPLIT, SEARCH_SPLIT, Trial, TrialKind, TrialState
 from autopeft.training import Job, Outcome, TrialRunner
 
@@ -45,6 +45,9 @@ class Executor(Protocol):
     def give_back(self, study: str) -> None:
         """Put back every trial it holds: the search was interrupted."""
 
+    def follow(self, study: str, follower: StudyFollower) -> None:
+        """Look at a study through this follower, so that what has changed is read once for all who want to know."""
+
 
 class LocalExecutor:
     """Runs trials in this process, with the backbone and the data resident.
@@ -73,8 +76,8 @@ class LocalExecutor:
         self._progress = progress
         self._cohort = cohort
         self._pruner = pruner or NoPruner()
-        self._points: dict[str, StudyFollower] = {}
-        self._results: dict[str, tuple[StudyFollower, BestSoFar]] = {}
+        self._follower: tuple[str, StudyFollower] | None = None
+        self._results: tuple[Subscription, BestSoFar] | None = None
         self.worker = worker_id()
 
     @property
@@ -89,8 +92,7 @@ class LocalExecutor:
         for trial in claimed:
             self._note_parameters(study, trial)
             self._progress.trial_started(trial)
-        # Kept from batch to batch, so that a long study is read once.
-        follower = self._points.setdefault(study, StudyFollower(self._store, study, running=True))
+        follower = self._followed(study)
         points = PointKeeper(self._store, study, claimed, self.worker, self._pruner, follower=follower)
         with self._heartbeat(study, claimed):
             outcomes = self._runner.run(
@@ -111,6 +113,17 @@ class LocalExecutor:
     def _claim(self, study: str, kinds: Collection[TrialKind]) -> list[Trial]:
         claimed = self._store.claim_next(self.worker, lease_s=LEASE_S, studies=[study], kinds=kinds, limit=self._cohort)
         return [trial for _, trial in claimed]
+
+    def follow(self, study: str, follower: StudyFollower) -> None:
+        self._follower, self._results = (study, follower), None
+
+    def _followed(self, study: str) -> StudyFollower:
+        # Kept from batch to batch, so that a long study is read once.
+        if self._follower is None or self._follower[0] != study:
+            follower = StudyFollower(self._store, study, running=bool(self._pruner.rungs))
+            self.follow(study, follower)
+            return follower
+        return self._follower[1]
 
     def _note_parameters(self, study: str, trial: Trial) -> None:
         """Note how many parameters each placement trains, for those who show a trial without knowing the modules."""
@@ -137,9 +150,12 @@ class LocalExecutor:
         elif written.state is TrialState.PRUNED:
             self._progress.trial_pruned(written, "" if stopped is None else stopped.why)
         else:
-            follower, best = self._results.setdefault(study, (StudyFollower(self._store, study), BestSoFar()))
+            follower = self._followed(study)
+            if self._results is None:
+                self._results = follower.subscribe(), BestSoFar()
+            changes, best = self._results
             loaded = follower.refresh()
-            self._progress.trial_finished(written, best.update(loaded, follower.changed))
+            self._progress.trial_finished(written, best.update(loaded, changes.take()))
 
     @contextmanager
     def _heartbeat(self, study: str, claimed: Sequence[Trial]) -> Iterator[None]:

@@ -13,7 +13,7 @@ from autopeft.orchestrate._baselines import Baseline
 from autopeft.orchestrate._confirm import enqueue_confirmations, summarize
 from autopeft.orchestrate._driver import DriverSeat
 from autopeft.orchestrate._events import Progress
-from autopeft.orchestrate._executor import Executor
+from autopeft.orchestrate._executor import PLACEMENT_NOTE, Executor, placement_parameters
 from autopeft.orchestrate._prepare import PreparedSearch
 from autopeft.orchestrate._recover import recover
 from autopeft.orchestrate._warm_start import stored_warm_start
@@ -84,6 +84,7 @@ class SearchLoop:
         self._seat = seat or DriverSeat(store, self._name, executor=executor.name, progress=progress)
         # Only a pruner looks at the curves of running trials.
         self._follower = StudyFollower(store, self._name, running=bool(self._pruner.rungs))
+        executor.follow(self._name, self._follower)
         self._deadline: float | None = None
         self._stopped_early: str | None = None
         self._is_out_of_time = False
@@ -262,7 +263,10 @@ class SearchLoop:
                     params=suggestion.params,
                 )
             )
-        notes = [{"suggestion": dict(suggestion.notes)} for suggestion in suggestions]
+        notes = [
+            {"suggestion": dict(item.notes), PLACEMENT_NOTE: placement_parameters(draft.configuration, space.shapes)}
+            for item, draft in zip(suggestions, drafts, strict=True)
+        ]
         # If another process added a trial meanwhile, what it knew, the next suggestion must know too.
         with suppress(TrialConflictError):
             self._store.add_trials(self._name, drafts, number=len(study.trials), notes=notes)

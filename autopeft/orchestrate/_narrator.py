@@ -44,6 +44,7 @@ class Narrator:
 
     def __init__(self, follower: StudyFollower, progress: Progress) -> None:
         self._follower = follower
+        self._changes = follower.subscribe()
         self._progress = progress
         self._best = BestSoFar()
         self._seen: dict[int, TrialState] | None = None
@@ -57,14 +58,20 @@ class Narrator:
         study = self._follower.refresh()
         if self._seen is None:
             # What ended before the first look is no news; what is running then is.
-            self._seen = {item.number: item.state for item in study.trials if item.state is not TrialState.RUNNING}
-            self._best.update(study, study.trials)
+            first = self._changes.take()
+            self._seen = {item.number: item.state for item in first if item.state is not TrialState.RUNNING}
+            self._best.update(study, first)
+            self._tell(study, [item for item in first if item.state is TrialState.RUNNING])
+        return self._tell(study, self._changes.take())
+
+    def _tell(self, study: Study, changed: Iterable[Trial]) -> bool:
+        seen = {} if self._seen is None else self._seen
         has_ended = False
-        for trial in self._follower.changed:
-            before = self._seen.get(trial.number)
+        for trial in changed:
+            before = seen.get(trial.number)
             if trial.state is before:
                 continue
-            self._seen[trial.number] = trial.state
+            seen[trial.number] = trial.state
             if trial.state is TrialState.WAITING:
                 if before is TrialState.RUNNING:
                     self._progress.message(f"trial {trial.number} was given back; another worker begins it again.")

@@ -146,9 +146,15 @@ class RemoteExecutor:
 
     def _require(self, study: str) -> StudyFollower:
         if self._follower is None or self._followed != study:
-            self._follower, self._followed = StudyFollower(self._store, study), study
-            self._narrator = Narrator(self._follower, self._progress)
+            follower = StudyFollower(self._store, study)
+            self.follow(study, follower)
+            return follower
         return self._follower
+
+    def follow(self, study: str, follower: StudyFollower) -> None:
+        """Look at a study through this follower."""
+        self._follower, self._followed = follower, study
+        self._narrator = Narrator(follower, self._progress)
 
     def _look(self, study: str) -> bool:
         """Tell of what has changed since the last look.

@@ -111,6 +111,26 @@ class History:
             observations=tuple(_with_worst_values(seen, len(reader.measured))),
         )
 
+    @classmethod
+    def outline(cls, trials: Sequence[Trial], *, seed: int, fidelity: Fidelity) -> History:
+        """Read no more than what is taken: for a sampler that learns nothing, and may be asked among very many trials.
+
+        Args:
+            trials: As for `of`; there are no observations in what is returned.
+            seed: Of the study's search trials.
+            fidelity: Of the study's search trials.
+        """
+        drafts = [item.draft for item in trials]
+        return cls(
+            n_search=sum(item.kind is TrialKind.SEARCH for item in drafts),
+            taken=frozenset(
+                item.configuration.fingerprint
+                for item in drafts
+                if item.seed == seed and item.kind is not TrialKind.CONFIRMATION and item.fidelity == fidelity
+            ),
+            observations=(),
+        )
+
     def generator(self, seed: int) -> np.random.Generator:
         """Random numbers that depend on the study's seed and the number of search trials, and on nothing else."""
         return np.random.default_rng(np.random.SeedSequence([seed, self.n_search]))

@@ -35,11 +35,10 @@ class RandomSampler:
         candidates: Sequence[Mapping[str, OptionValue]] | None = None,
     ) -> None:
         self._points = point_source(space, constraints, candidates)
-        self._objectives = objectives
         self._seed = seed
         self._fidelity = fidelity
 
     def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
-        history = History.of(trials, objectives=self._objectives, seed=self._seed, fidelity=self._fidelity)
+        history = History.outline(trials, seed=self._seed, fidelity=self._fidelity)
         points = self._points.fresh(history.generator(self._seed), n, history.taken)
         return [Suggestion(params=point.params, notes={"source": Source.RANDOM.value}) for point in points]

@@ -12,7 +12,7 @@ from autopeft.store._cluster import (
     WorkerState,
 )
 from autopeft.store._engine import mask_url
-from autopeft.store._follower import StudyFollower
+from autopeft.store._follower import StudyFollower, Subscription
 from autopeft.store._memory import MemoryStore
 from autopeft.store._reader import TRIAL_COLUMNS, LeaseFacts, StudyOverview, StudyReader
 from autopeft.store._schema import upgrade
@@ -46,6 +46,7 @@ __all__ = [
     "Submission",
     "SubmissionState",
     "Submissions",
+    "Subscription",
     "TrialStore",
     "WorkerFacts",
     "WorkerRecord",

@@ -74,12 +74,12 @@ class StudyMark:
     Args:
         n_trials: How many trials there were.
         last_claim: The last claim or change that was there.
-        unfinished: What the unfinished trials were like, by number.
+        unfinished: The unfinished trials as they were, by number.
     """
 
     n_trials: int
     last_claim: int
-    unfinished: Mapping[int, Any]
+    unfinished: Mapping[int, Trial]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

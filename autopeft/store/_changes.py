@@ -8,34 +8,82 @@ again between two looks is found by it.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
 from sqlalchemy import Connection, func, select
 
 from autopeft.store._base import StudyChanges, StudyMark
 from autopeft.store._models import LeaseRow, TrialRow
-from autopeft.store._rows import read_trials
-from autopeft.study import TrialState
+from autopeft.store._rows import in_chunks, read_curves, read_measurements, read_trials, trial_changes
+from autopeft.study import Trial, TrialState
 
 _UNFINISHED = (TrialState.WAITING.value, TrialState.RUNNING.value)
+#: What of a trial's own row changes after it was added.
+_LIVE_COLUMNS = (
+    "id", "number", "state", "attempts", "worker", "started_at", "finished_at", "notes", "failure_reason",
+    "failure_message", "failure_traceback",
+)  # fmt: skip
 
 
 def read_changes(connection: Connection, study_id: int, mark: StudyMark | None, *, running: bool) -> StudyChanges:
     """See `TrialStore.load_changes`, spec and attributes apart; the transaction must see one moment."""
     last_claim = connection.execute(select(func.max(LeaseRow.id))).scalar() or 0
-    unfinished = _read_unfinished(connection, study_id)
     if mark is None:
         trials = read_trials(connection, study_id)
-        new = StudyMark(n_trials=len(trials), last_claim=last_claim, unfinished=unfinished)
-        return StudyChanges(mark=new, trials=trials)
-    changed = {number for number, seen in unfinished.items() if mark.unfinished.get(number) != seen}
-    changed |= mark.unfinished.keys() - unfinished.keys()
+        known = {trial.number: trial for trial in trials if not trial.state.is_finished}
+        return StudyChanges(
+            mark=StudyMark(n_trials=len(trials), last_claim=last_claim, unfinished=known), trials=trials
+        )
+    known = dict(mark.unfinished)
+    unfinished = _read_unfinished(connection, study_id)
+    changed = {number for number, seen in unfinished.items() if number not in known or seen != _seen(known[number])}
+    changed |= known.keys() - unfinished.keys()
     if running:
         changed |= {number for number, (state, _) in unfinished.items() if state == TrialState.RUNNING.value}
     if last_claim > mark.last_claim:
         changed |= _claimed_since(connection, study_id, mark.last_claim)
     n_trials = _count(connection, study_id)
     changed |= set(range(mark.n_trials, n_trials))
-    new = StudyMark(n_trials=n_trials, last_claim=last_claim, unfinished=unfinished)
-    return StudyChanges(mark=new, trials=read_trials(connection, study_id, numbers=changed) if changed else ())
+    trials = tuple(_read(connection, study_id, changed, known, running=running)) if changed else ()
+    for trial in trials:
+        known.pop(trial.number, None)
+        if not trial.state.is_finished:
+            known[trial.number] = trial
+    return StudyChanges(mark=StudyMark(n_trials=n_trials, last_claim=last_claim, unfinished=known), trials=trials)
+
+
+def _seen(trial: Trial) -> tuple[str, int]:
+    return trial.state.value, trial.attempts
+
+
+def _read(
+    connection: Connection, study_id: int, numbers: Collection[int], known: dict[int, Trial], *, running: bool
+) -> list[Trial]:
+    """Trials by number. Of those that were unfinished, only what can have changed leaves the database."""
+    new = [number for number in numbers if number not in known]
+    found = list(read_trials(connection, study_id, numbers=new)) if new else []
+    for chunk in in_chunks([number for number in numbers if number in known]):
+        found += _read_chunk(connection, study_id, chunk, known, running=running)
+    return sorted(found, key=lambda trial: trial.number)
+
+
+def _read_chunk(
+    connection: Connection, study_id: int, numbers: list[int], known: dict[int, Trial], *, running: bool
+) -> Iterator[Trial]:
+    columns = [getattr(TrialRow, name) for name in _LIVE_COLUMNS]
+    statement = select(*columns).where(TrialRow.study_id == study_id, TrialRow.number.in_(numbers))
+    rows: list[Any] = list(connection.execute(statement))
+    ended = [row for row in rows if row.state not in _UNFINISHED]
+    measurements = read_measurements(connection, [row.id for row in ended]) if ended else {}
+    # The points of what is running matter to whoever follows that.
+    of_interest = [row.number for row in rows if running or row.state != TrialState.RUNNING.value]
+    curves = read_curves(connection, study_id, of_interest) if of_interest else {}
+    for row in rows:
+        before = known[row.number]
+        measured = tuple(measurements[row.id]) if row.id in measurements else before.measurements
+        yield replace(before, measurements=measured, curve=tuple(curves.get(row.id, ())), **trial_changes(row))
 
 
 def _read_unfinished(connection: Connection, study_id: int) -> dict[int, tuple[str, int]]:

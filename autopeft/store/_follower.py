@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from autopeft.store._base import StudyMark, TrialStore
 from autopeft.study import Measurement, Study, StudySpec, Trial, TrialKind, TrialState
+
+
+class Subscription:
+    """Collects what has changed between two times that somebody asks, whoever refreshed the follower meanwhile."""
+
+    def __init__(self, follower: StudyFollower) -> None:
+        self.follower = follower
+        self._changed: dict[int, Trial] = {}
+
+    def add(self, changed: Iterable[Trial]) -> None:
+        """Remember what has changed."""
+        self._changed |= {trial.number: trial for trial in changed}
+
+    def take(self) -> tuple[Trial, ...]:
+        """The trials that were new or have changed since the last call, as they are now, by number."""
+        changed, self._changed = self._changed, {}
+        return tuple(trial for _, trial in sorted(changed.items()))
 
 
 class StudyFollower:
@@ -34,6 +51,7 @@ class StudyFollower:
         self._trials: list[Trial] = []
         self._counts: Counter[tuple[TrialKind, TrialState]] = Counter()
         self._unfinished: dict[int, Trial] = {}
+        self._subscriptions: list[Subscription] = []
         self._environments: dict[str, Mapping[str, Any]] = {}
         #: Trials that were new or had changed at the last look, by number.
         self.changed: tuple[Trial, ...] = ()
@@ -51,8 +69,17 @@ class StudyFollower:
         if changes.spec is not None:
             self._spec, self._attributes = changes.spec, changes.attributes or {}
         self.changed = tuple(self._keep(trial) for trial in changes.trials)
+        for subscription in self._subscriptions:
+            subscription.add(self.changed)
         self._mark = changes.mark
         return self.study
+
+    def subscribe(self) -> Subscription:
+        """What changes from here on, for one of several that use the same follower; all trials so far to begin with."""
+        subscription = Subscription(self)
+        subscription.add(self._trials)
+        self._subscriptions.append(subscription)
+        return subscription
 
     @property
     def study(self) -> Study:

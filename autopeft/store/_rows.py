@@ -57,7 +57,7 @@ def _read_chunk(connection: Connection, study_id: int, numbers: list[int] | None
             select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id), study_id, numbers
         ),
     )
-    curves = _read_curves(connection, study_id, numbers)
+    curves = read_curves(connection, study_id, numbers)
     for row in connection.execute(trials):
         yield make_trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())))
 
@@ -121,7 +121,8 @@ def _read_measurements(connection: Connection, statement: _Statement) -> dict[in
     return by_trial
 
 
-def _read_curves(connection: Connection, study_id: int, numbers: Collection[int] | None) -> dict[int, list[CurvePoint]]:
+def read_curves(connection: Connection, study_id: int, numbers: Collection[int] | None) -> dict[int, list[CurvePoint]]:
+    """Points that the last claims of some trials reported (None for all), by the trials' keys."""
     latest = (
         _of_study(select(func.max(LeaseRow.id).label("id"), LeaseRow.trial_id), study_id, numbers)
         .join(TrialRow, TrialRow.id == LeaseRow.trial_id)
@@ -172,9 +173,6 @@ def make_point(step: int, epoch: float, wall_time_s: float, metrics: str, n_exam
 
 def make_trial(row: Row[Any], measurements: tuple[Measurement, ...] = (), curve: tuple[CurvePoint, ...] = ()) -> Trial:
     """A trial from its row and what belongs to it."""
-    failure = None
-    if row.failure_reason is not None:
-        failure = Failure(reason=row.failure_reason, message=row.failure_message, traceback=row.failure_traceback)
     draft = TrialDraft(
         kind=TrialKind(row.kind),
         configuration=decode_configuration(row.configuration),
@@ -188,17 +186,27 @@ def make_trial(row: Row[Any], measurements: tuple[Measurement, ...] = (), curve:
     return Trial(
         number=row.number,
         draft=draft,
-        state=TrialState(row.state),
         measurements=measurements,
         curve=curve,
-        failure=failure,
-        attempts=row.attempts,
-        worker=row.worker,
         created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        notes=json.loads(row.notes),
+        **trial_changes(row),
     )
+
+
+def trial_changes(row: Row[Any]) -> dict[str, Any]:
+    """What of a trial's own row changes after it was added."""
+    failure = None
+    if row.failure_reason is not None:
+        failure = Failure(reason=row.failure_reason, message=row.failure_message, traceback=row.failure_traceback)
+    return {
+        "state": TrialState(row.state),
+        "failure": failure,
+        "attempts": row.attempts,
+        "worker": row.worker,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "notes": json.loads(row.notes),
+    }
 
 
 def failure_values(failure: Failure) -> dict[str, Any]:

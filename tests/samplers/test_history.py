@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from autopeft.objectives import Constraint, Direction, Objective
 from autopeft.samplers._history import Evidence, History, learned_constraints, measured_values
-from autopeft.study import Fidelity, TrialKind, TrialState
+from autopeft.study import Fidelity, Trial, TrialKind, TrialState
 from tests.samplers.problem import ACCURACY, FIDELITY, PARAMETERS, SECONDS, make_trial, small_space
 
 SPACE = small_space()
@@ -45,6 +47,22 @@ def test_states_become_evidence() -> None:
         Evidence.PENDING,
     ]
     assert found.taken == {item.configuration.fingerprint for item in trials}
+
+
+def test_an_outline_is_the_history_without_observations() -> None:
+    """Oracle: what is taken when everything is read."""
+    a, b, c, d, e = configurations(5)
+    trials = [
+        make_trial(0, a, SPACE, values=(0.6, 12.0)),
+        make_trial(1, b, SPACE, state=TrialState.FAILED),
+        make_trial(2, c, SPACE, state=TrialState.WAITING),
+    ]
+    other = Fidelity(train_examples=FIDELITY.train_examples + 1, epochs=1)
+    for number, changes in ((3, {"fidelity": other}), (4, {"seed": 7}), (5, {"kind": TrialKind.BASELINE})):
+        draft = dataclasses.replace(make_trial(number, d if number < 5 else e, SPACE).draft, **changes)
+        trials.append(Trial(number=number, draft=draft, state=TrialState.WAITING))
+    whole, outline = history(trials), History.outline(trials, seed=0, fidelity=FIDELITY)
+    assert (outline.n_search, outline.taken, outline.observations) == (whole.n_search, whole.taken, ())
 
 
 def test_blamed_failures_count_as_the_worst_measured_value_of_each_objective() -> None:

@@ -25,6 +25,15 @@ def test_a_look_runs_as_many_statements_however_long_the_study_is(tmp_path: Path
             event.listen(store._engine, "before_cursor_execute", lambda *args, seen=seen: seen.append(args[2]))
             follower.refresh()
             assert not any("configuration" in statement for statement in seen)
+            store.add_trial("s", make_draft(999))
+            follower.refresh()
+            # What is known of a trial already is not read again with what has become of it.
+            seen.clear()
+            store.claim_trial("s", "w", lease_s=60)
+            seen.clear()
+            follower.refresh()
+            assert [item.state.value for item in follower.changed] == ["RUNNING"]
+            assert not any("configuration" in statement for statement in seen)
             store.add_trial("s", make_draft(1000))
             follower.refresh()
             counts.append(len(seen))
@@ -54,6 +63,7 @@ def test_marks_are_made_of_what_the_database_counts(tmp_path: Path) -> None:
         claimed(store, "s")
         store.add_trial("s", make_draft(2))
         mark = store.load_changes("s", None).mark
-        assert (mark.n_trials, mark.last_claim, dict(mark.unfinished)) == (2, 1, {0: ("RUNNING", 1), 1: ("WAITING", 0)})
+        assert (mark.n_trials, mark.last_claim) == (2, 1)
+        assert dict(mark.unfinished) == dict(enumerate(store.load_study("s").trials))
         with store._engine.connect() as connection:
             assert connection.execute(text("SELECT max(id) FROM leases")).scalar() == 1
