@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from autopeft.cli._environment import database_url
-from autopeft.cli._options import DatabaseOption
+from autopeft.cli._options import ArtifactsOption, DatabaseOption
 from autopeft.exceptions import MachineError
 
 #: Said on the command line, so that no file in the user's or the working folder changes them.
@@ -74,6 +74,7 @@ def dashboard(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
+    artifacts: ArtifactsOption = None,
 ) -> None:
     """Browse studies in the web browser; reads only. Ends with Ctrl-C."""
     if find_spec("streamlit") is None or find_spec("plotly") is None:
@@ -86,5 +87,7 @@ def dashboard(
         )
     # By the environment, because the process list shows arguments, and a URL may hold a password.
     environment = {**os.environ, "AUTOPEFT_DB": database_url(db)}
+    if artifacts is not None:
+        environment["AUTOPEFT_ARTIFACTS"] = artifacts
     code = subprocess.call(command_line(host, port), env=environment)  # noqa: S603  # our own words  # nosec B603
     raise typer.Exit(code)

@@ -1,5 +1,6 @@
 """From the store to frames: pure functions of what is stored, and the only place that asks it anything."""
 
+from ._adapters import StoredAdapter, adapter_archive, stored_adapters
 from ._cells import EMBEDDING, average_cells, cells_frame, compared_cells, difference_table, module_words
 from ._curves import chosen_trials, curves_frame, failures_frame
 from ._fidelity import fidelity_frame, rung_frame, rung_steps
@@ -39,7 +40,9 @@ __all__ = [
     "Result",
     "Role",
     "Status",
+    "StoredAdapter",
     "SurrogateFacts",
+    "adapter_archive",
     "add_roles",
     "average_cells",
     "best_number",
@@ -77,6 +80,7 @@ __all__ = [
     "rung_steps",
     "seed_intervals",
     "studies_frame",
+    "stored_adapters",
     "study_facts",
     "study_state",
     "surrogate_facts",

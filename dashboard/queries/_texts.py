@@ -40,10 +40,17 @@ def configuration_yaml(configuration: Configuration) -> str:
     return yaml.safe_dump(configuration.to_dict(), sort_keys=False)
 
 
-def export_command(study_name: str, number: int, form: str | None = None) -> str:
-    """The command that writes a trial as an adapter; the database is named by ``--db`` or ``AUTOPEFT_DB``."""
+def export_command(study_name: str, number: int, form: str | None = None, *, publish: bool = False) -> str:
+    """The command that writes a trial as an adapter; the database is named by ``--db`` or ``AUTOPEFT_DB``.
+
+    Args:
+        study_name: Study.
+        number: Trial.
+        form: How it is written; None for the first form that is exact.
+        publish: Whether it is stored where machines share files as well.
+    """
     words = ["autopeft", "export", study_name, str(number), *(["--as", form] if form else []), "-o", "adapter"]
-    return shlex.join(words)
+    return shlex.join([*words, *(["--publish"] if publish else [])])
 
 
 def code_snippet(spec: StudySpec, library: str) -> str:

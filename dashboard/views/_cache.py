@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from autopeft.artifacts import open_artifacts
 from autopeft.objectives import Objective
 from autopeft.store import StudyOverview, StudyReader
 from autopeft.study import StudySpec
@@ -97,6 +98,12 @@ def words(url: str, study: str, frame: pd.DataFrame, numbers: Collection[int]) -
         found = open_reader(url).configurations(study, missing)
         _WORDS.update({prints[number]: configuration.describe() for number, configuration in found.items()})
     return {number: _WORDS[fingerprint] for number, fingerprint in prints.items() if fingerprint in _WORDS}
+
+
+@st.cache_data(ttl=60, max_entries=200, show_spinner="Looking for stored adapters ...")
+def stored_adapters(place: str, study: str, number: int) -> list[queries.StoredAdapter]:
+    """`queries.stored_adapters`; remembered for a minute, because no token tells of files."""
+    return queries.stored_adapters(open_artifacts(place), study, number)
 
 
 def objective_names(spec: StudySpec) -> tuple[str, ...]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 import streamlit as st
 
+from autopeft.artifacts import open_artifacts
+from autopeft.exceptions import AutoPeftError
 from autopeft.export import front_figure, heatmap_figure, render_report
 from autopeft.study import Trial
 
 from .. import queries
-from . import _links
+from . import _cache, _links
 from ._choice import choice
 from ._study import Open
+
+#: Names the place where machines share files, if there is one.
+_PLACE = "AUTOPEFT_ARTIFACTS"
 
 
 def show(opened: Open) -> None:
@@ -70,17 +77,50 @@ def _configuration(opened: Open, trial: Trial) -> None:
 def _adapter(opened: Open, trial: Trial) -> None:
     with st.container(border=True):
         st.subheader("Adapter", anchor=False)
+        is_stored = _stored(opened, trial)
         st.text(
-            "The database keeps results, not weights. This command trains the trial again as it was, writes it in the "
+            ("Another one: this" if is_stored else "The database keeps results, not weights. This")
+            + " command trains the trial again as it was, writes it in the "
             "first form that computes exactly the same, and loads it in a fresh process to check its score:"
         )
-        st.code(queries.export_command(opened.name, trial.number), language="bash", wrap_lines=True)
+        place = os.environ.get(_PLACE)
+        command = queries.export_command(opened.name, trial.number, publish=bool(place))
+        st.code(command, language="bash", wrap_lines=True)
+        if place and not is_stored:
+            st.caption("With --publish it is stored where machines share files, and can be downloaded here.")
         peft, transformers = st.tabs(["Use it with peft", "Use it with transformers"])
         peft.code(queries.code_snippet(opened.spec, "peft"), language="python", wrap_lines=True)
         peft.caption("The folder's README.md has the exact lines for this adapter, and says what has to be installed.")
         transformers.text("For merged weights, which stock transformers loads by itself:")
         transformers.code(queries.export_command(opened.name, trial.number, "merged"), language="bash", wrap_lines=True)
         transformers.code(queries.code_snippet(opened.spec, "transformers"), language="python", wrap_lines=True)
+
+
+def _stored(opened: Open, trial: Trial) -> bool:
+    """Offer the adapters of a trial that were stored; says whether there are any."""
+    place = os.environ.get(_PLACE)
+    if not place:
+        return False
+    try:
+        found = _cache.stored_adapters(place, opened.name, trial.number)
+    except AutoPeftError as error:
+        st.warning("Where adapters are stored cannot be read just now.", icon=":material/warning:")
+        st.text(str(error))
+        return False
+    for adapter in found:
+        st.download_button(
+            f"Download the adapter ({len(adapter.files)} files, zip)",
+            data=lambda adapter=adapter: queries.adapter_archive(open_artifacts(place), adapter),
+            file_name=queries.file_name(opened.name, f"trial-{trial.number}-{adapter.form}.zip"),
+            mime="application/zip",
+            key=f"adapter {adapter.name}",
+            on_click="ignore",
+            type="primary",
+            icon=":material/download:",
+        )
+        checked = "reproduced its score in a fresh process" if adapter.verified else "was not verified"
+        st.text(f"Stored as {adapter.folder}, form {adapter.form}; it {checked}.")
+    return bool(found)
 
 
 def _report(opened: Open) -> None:

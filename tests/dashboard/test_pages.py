@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from autopeft.artifacts import open_artifacts
 from autopeft.store import open_store
 from autopeft.study import Rung
+from tests.dashboard.queries.test_adapters import export
 from tests.dashboard.studies import HOSTILE, draft, full, lora, params, run, spec
 from tests.ports import free_port
 from tests.store.conftest import Cluster, execute
@@ -229,3 +231,21 @@ def test_what_the_pruner_reports_is_shown(url: str, monkeypatch: pytest.MonkeyPa
     for odd in ("text", {"correlations": "x", "lost": 3}, {}):
         open_store(url).set_attribute("study", "pruning", odd)
         assert "could not be drawn" not in said(open_page(monkeypatch, url, "insight"))
+
+
+def test_a_stored_adapter_can_be_downloaded(full_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AUTOPEFT_ARTIFACTS", raising=False)
+    plain = said(open_page(monkeypatch, full_url, "export", study="study", trial="5"))
+    assert "The database keeps results, not weights." in plain
+    assert "--publish" not in plain
+
+    monkeypatch.setenv("AUTOPEFT_ARTIFACTS", str(tmp_path / "shared"))
+    assert "With --publish it is stored" in said(open_page(monkeypatch, full_url, "export", study="study", trial="5"))
+    export(open_artifacts(tmp_path / "shared"), tmp_path / "adapter", "study", 3)
+    told = said(open_page(monkeypatch, full_url, "export", study="study", trial="3"))
+    assert "form lora; it reproduced its score" in told
+
+    monkeypatch.setenv("AUTOPEFT_ARTIFACTS", "s3://key:secret@bucket")
+    told = said(open_page(monkeypatch, full_url, "export", study="study", trial="4"))
+    assert "cannot be read just now" in told
+    assert "secret" not in told
