@@ -71,7 +71,9 @@ def json_text(document: dict[str, Any]) -> str:
     from autopeft.export import SCHEMA_VERSION
 
     whole = {"schema_version": SCHEMA_VERSION, **document}
-    return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Half a surrogate pair, of a file name that is no text, cannot be written; JSON knows an escape for it.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write(text: str) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from autopeft.cli._environment import data_folder, database_url, home_folder
 from autopeft.cli._log import LogFormatOption, records_shown
-from autopeft.cli._options import DatabaseOption
+from autopeft.cli._options import ArtifactsOption, DatabaseOption
 from autopeft.cli._output import tell
 from autopeft.exceptions import MachineError, UsageError
 
@@ -113,6 +113,7 @@ def serve(
     max_active: MaxActiveOption = 1,
     folder: FolderOption = None,
     data_dir: DataOption = None,
+    artifacts: ArtifactsOption = None,
     max_upload_mib: Annotated[
         int, typer.Option("--max-upload-mib", min=1, rich_help_panel=_LIMITS, help="Largest uploaded file.")
     ] = 200,
@@ -155,6 +156,7 @@ def serve(
         max_active=max_active,
         executor=_executor_words(executor),
         data_dir=data_folder(data_dir),
+        artifacts=artifacts,
         allow_code=allow_code,
         max_upload_bytes=max_upload_mib * _MIB,
         max_stored_bytes=max_stored_mib * _MIB,

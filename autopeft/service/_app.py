@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import autopeft
+from autopeft.service._artifacts import artifact_routes
 from autopeft.service._documents import SAFE_HEADERS
 from autopeft.service._errors import add_error_handlers
 from autopeft.service._guard import METRICS_PATH, Guard
@@ -72,6 +73,7 @@ def create_app(state: ServiceState) -> FastAPI:
     add_error_handlers(app, state.veil)
     app.include_router(search_routes(state))
     app.include_router(study_routes(state))
+    app.include_router(artifact_routes(state.store, state.artifacts, state.veil))
     _add_health(app, state)
     _add_metrics(app, metrics)
     _describe_tokens(app)

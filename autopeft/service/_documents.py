@@ -46,7 +46,7 @@ class Veil:
         whole = {"schema_version": SCHEMA_VERSION, **document}
         text = self(json.dumps(whole, ensure_ascii=False, allow_nan=False))
         return Response(
-            text.encode("utf-8", "replace"),
+            text.encode("utf-8", "backslashreplace"),
             status,
             media_type="application/json",
             headers={**SAFE_HEADERS, **(headers or {})},

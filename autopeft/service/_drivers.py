@@ -67,11 +67,13 @@ class DriverCommand:
         database: URL of the database.
         executor: Further words for `autopeft search`.
         data_dir: Folder with the named tasks' files; None for the hub.
+        artifacts: Folder or URL that machines share; None for none.
     """
 
     database: str
     executor: Sequence[str] = ()
     data_dir: Path | None = None
+    artifacts: str | None = None
 
     def words(self, settings: Path) -> list[str]:
         """The command line. -P: nothing of the folder it runs in is imported."""
@@ -82,10 +84,14 @@ class DriverCommand:
         """This process's environment, without the tokens; the database's URL may hold a password, which stays here."""
         kept = {key: value for key, value in base.items() if key not in (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE)}
         kept |= {"AUTOPEFT_DB": self.database, "NO_COLOR": "1", "CI": kept.get("CI", "1")}
-        for name in ("AUTOPEFT_DATA_DIR", "AUTOPEFT_SERVER", "AUTOPEFT_LOG_FORMAT"):
-            # With a server, a driver would hand its search in again.
+        # With a server, a driver would hand its search in again.
+        for name in ("AUTOPEFT_SERVER", "AUTOPEFT_LOG_FORMAT", "AUTOPEFT_DATA_DIR", "AUTOPEFT_ARTIFACTS"):
             kept.pop(name, None)
-        return kept if self.data_dir is None else {**kept, "AUTOPEFT_DATA_DIR": str(self.data_dir)}
+        if self.data_dir is not None:
+            kept["AUTOPEFT_DATA_DIR"] = str(self.data_dir)
+        if self.artifacts is not None:
+            kept["AUTOPEFT_ARTIFACTS"] = self.artifacts
+        return kept
 
 
 class ProcessDrivers:

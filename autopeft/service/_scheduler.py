@@ -34,6 +34,7 @@ class Scheduler:
         max_active: Searches driven at once, >= 1.
         resolve: Makes of stored settings what a driver reads.
         grace_s: Seconds that a driver has to end once it was asked to, > 0.
+        on_complete: Called with the name of every study whose search has ended well.
         clock: Gives seconds that never go back.
     """
 
@@ -46,6 +47,7 @@ class Scheduler:
         max_active: int,
         resolve: Callable[[Submission], Mapping[str, Any]],
         grace_s: float = 30.0,
+        on_complete: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._submissions = submissions
@@ -54,6 +56,7 @@ class Scheduler:
         self._max_active = max_active
         self._resolve = resolve
         self._grace_s = grace_s
+        self._on_complete = on_complete
         self._clock = clock
         self._wake = threading.Event()
         self._is_ending = False
@@ -172,6 +175,7 @@ class Scheduler:
         error = self._drivers.last_error(item.study)
         if code == 0:
             self._end(item, SubmissionState.COMPLETE, None)
+            self._on_complete(item.study)
         elif item.state is SubmissionState.STOPPING or code == INTERRUPTED:
             self._end(item, SubmissionState.STOPPED, None)
         elif code in (_MACHINE, -1) or code < 0:

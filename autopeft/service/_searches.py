@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from autopeft.exceptions import NotAllowedError, SubmissionConflictError
 from autopeft.service._documents import search_document
 from autopeft.service._limits import decoded
+from autopeft.service._parameters import Limit, Offset, StudyPath
 from autopeft.service._requests import check_request
 from autopeft.service._state import ServiceState
 from autopeft.service._tokens import Caller, Role
@@ -20,10 +21,6 @@ from autopeft.store import Submission, SubmissionState
 
 #: Where files are handed in; limits on bodies know it.
 UPLOAD_PATH = "/v1/uploads"
-
-StudyPath = Annotated[str, Path(description="Name of the study; a slash in it is written %2F.", max_length=512)]
-Limit = Annotated[int, Query(ge=1, le=1000)]
-Offset = Annotated[int, Query(ge=0, le=10**9)]
 
 
 class SearchRequest(BaseModel):

@@ -35,6 +35,7 @@ class ServiceSettings:
         max_active: Searches driven at once, >= 1.
         executor: Words that say where trials run, as `autopeft search` takes them: ``("--executor", "workers")``.
         data_dir: Folder with the named tasks' files; None for the hub.
+        artifacts: Folder or URL where results are published and machines share files; None for none.
         allow_code: Whether searches may name Python rewards, pickled weights and code that comes with a backbone.
         max_upload_bytes: Largest file, >= 1.
         max_stored_bytes: All uploads of one caller together, >= 1.
@@ -59,6 +60,7 @@ class ServiceSettings:
     max_active: int = 1
     executor: tuple[str, ...] = ()
     data_dir: Path | None = None
+    artifacts: str | None = None
     allow_code: bool = False
     max_upload_bytes: int = 200 * _MIB
     max_stored_bytes: int = 2048 * _MIB

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autopeft.artifacts import ArtifactStore, open_artifacts
 from autopeft.exceptions import NotFoundError
 from autopeft.orchestrate import worker_id
+from autopeft.service._artifacts import publish_report
 from autopeft.service._documents import Veil
 from autopeft.service._drivers import DriverCommand, Drivers, ProcessDrivers
 from autopeft.service._requests import Rules, with_files
@@ -29,6 +31,7 @@ class ServiceState:
         uploads: Files that were handed in.
         drivers: The processes that drive searches.
         scheduler: Decides which searches are driven.
+        artifacts: Where results are published; None for nowhere.
         veil: Takes this machine's paths out of what is served.
     """
 
@@ -39,6 +42,7 @@ class ServiceState:
     uploads: UploadFolder
     drivers: Drivers
     scheduler: Scheduler
+    artifacts: ArtifactStore | None
     veil: Veil
 
     def close(self) -> None:
@@ -77,13 +81,23 @@ def open_state(settings: ServiceSettings, drivers: Drivers | None = None) -> Ser
     uploads = UploadFolder(
         folder / "uploads", max_bytes=settings.max_upload_bytes, max_stored_bytes=settings.max_stored_bytes
     )
-    command = DriverCommand(database=settings.database, executor=settings.executor, data_dir=settings.data_dir)
+    command = DriverCommand(
+        database=settings.database,
+        executor=settings.executor,
+        data_dir=settings.data_dir,
+        artifacts=settings.artifacts,
+    )
+    artifacts = None if settings.artifacts is None else open_artifacts(settings.artifacts)
     made = drivers or ProcessDrivers(folder / "searches", command)
     store = SqlStore(settings.database)
     submissions = Submissions(settings.database)
 
     def resolve(item: Submission) -> Mapping[str, Any]:
         return with_files(item.settings, lambda reference: uploads.find(item.owner, reference))
+
+    def publish(study: str) -> None:
+        if artifacts is not None:
+            publish_report(store, artifacts, study)
 
     scheduler = Scheduler(
         submissions,
@@ -92,6 +106,7 @@ def open_state(settings: ServiceSettings, drivers: Drivers | None = None) -> Ser
         max_active=settings.max_active,
         resolve=resolve,
         grace_s=settings.grace_s,
+        on_complete=publish,
     )
     return ServiceState(
         settings=settings,
@@ -101,6 +116,7 @@ def open_state(settings: ServiceSettings, drivers: Drivers | None = None) -> Ser
         uploads=uploads,
         drivers=made,
         scheduler=scheduler,
+        artifacts=artifacts,
         veil=Veil(folder, store.url),
     )
 

@@ -21,7 +21,7 @@ from autopeft.export import (
 )
 from autopeft.service._documents import SAFE_HEADERS
 from autopeft.service._limits import decoded
-from autopeft.service._searches import Limit, Offset, StudyPath
+from autopeft.service._parameters import Limit, Offset, StudyPath
 from autopeft.service._state import ServiceState
 from autopeft.store import archive_study
 from autopeft.study import Study, Trial, TrialKind, TrialState

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from autopeft.cli._output import OutputFormat, emit, make_table, tell
+from autopeft.cli._output import OutputFormat, emit, json_text, make_table, tell
 from autopeft.export import SCHEMA_VERSION
 
 HEADERS = ("trial", "accuracy", "share", "configuration")
@@ -21,6 +21,13 @@ def shown(width: int) -> str:
     stream = io.StringIO()
     Console(file=stream, width=width).print(make_table("Title", HEADERS, ROWS, numeric=(0, 1, 2), optional=(2,)))
     return stream.getvalue()
+
+
+def test_half_a_surrogate_pair_is_escaped() -> None:
+    text = json_text({"study": "x\udcff\U0001f600"})
+    assert "\\udcff\U0001f600" in text
+    assert json.loads(text)["study"] == "x\udcff\U0001f600"
+    text.encode()
 
 
 def test_cells_are_text_never_markup_or_terminal_codes() -> None:

@@ -74,12 +74,16 @@ def test_tokens_stay_here_and_the_database_goes_by_the_environment() -> None:
         "AUTOPEFT_API_TOKEN": "secret",
         "AUTOPEFT_API_TOKEN_FILE": "f",
         "AUTOPEFT_DATA_DIR": "callers",
+        "AUTOPEFT_ARTIFACTS": "callers",
+        "AUTOPEFT_SERVER": "http://localhost",
+        "AUTOPEFT_LOG_FORMAT": "json",
         "RAY_AUTH_TOKEN_PATH": "r",
     }
     found = DriverCommand(database="postgresql://u:p@h/d").environment(base)
     assert found["AUTOPEFT_DB"] == "postgresql://u:p@h/d"
     assert found["RAY_AUTH_TOKEN_PATH"] == "r"
-    assert not {"AUTOPEFT_API_TOKEN", "AUTOPEFT_API_TOKEN_FILE", "AUTOPEFT_DATA_DIR"} & found.keys()
+    assert {key for key in found if key.startswith("AUTOPEFT_")} == {"AUTOPEFT_DB"}
+    assert DriverCommand(database="d", artifacts="s3://b").environment(base)["AUTOPEFT_ARTIFACTS"] == "s3://b"
     assert DriverCommand(database="d", data_dir=Path("own")).environment(base)["AUTOPEFT_DATA_DIR"] == "own"
     assert "postgresql" not in " ".join(DriverCommand(database="postgresql://u:p@h/d").words(Path("s")))
 
