@@ -88,4 +88,6 @@ def hypervolume_words(frame: pd.DataFrame, rivals: pd.DataFrame, *, over: str = 
 
 
 def _reach(value: float, over: str) -> str:
-    return f"{value:.0f} search trials" if over == "n_trials" else format_duration(3600 * float(value))
+    if over == "n_trials":
+        return f"{value:.0f} search trial{'' if value == 1 else 's'}"
+    return format_duration(3600 * float(value))

@@ -184,7 +184,11 @@ def duplicates(frame: pd.DataFrame) -> Card:
     if rows.empty:
         return Card(title=title, status=Status.UNKNOWN, finding="There are no trials yet.", advice=_WAIT)
     if repeated.empty:
-        return Card(title=title, status=Status.GOOD, finding=f"All {len(rows)} configurations are different.")
+        return Card(
+            title=title,
+            status=Status.GOOD,
+            finding=f"{counted(len(rows), 'configuration')}, none of them trained twice.",
+        )
     groups = repeated.groupby("fingerprint")["number"].apply(list)
     shown = "; ".join(", ".join(map(str, numbers)) for numbers in sorted(groups)[:3])
     n = len(repeated) - len(groups)

@@ -11,6 +11,8 @@ import pandas as pd
 
 from autopeft.store import StudyReader
 
+from ._texts import counted
+
 Array = npt.NDArray[np.float64]
 
 #: Fewer trials than this say nothing reliable about twenty parameters.
@@ -69,7 +71,7 @@ def importance(points: pd.DataFrame, values: Mapping[int, float], *, seed: int =
     n = len(rows)
     empty = pd.DataFrame({"parameter": pd.Series(dtype=str), "importance": pd.Series(dtype=float)})
     if n < 2 * _FOLDS or not names:
-        doubt = f"only {n} trials" if n < 2 * _FOLDS else "no parameter was varied"
+        doubt = f"only {counted(n, 'trial')}" if n < 2 * _FOLDS else "no parameter was varied"
         return Importance(frame=empty, explained=None, n_trials=n, doubt=doubt)
     x = np.column_stack([encoded(rows[name]) for name in names])
     y = np.array([values[int(number)] for number in rows["number"]])
@@ -86,7 +88,7 @@ def importance(points: pd.DataFrame, values: Mapping[int, float], *, seed: int =
 def _doubt(n: int, explained: float) -> str | None:
     doubts = []
     if n < ENOUGH_TRIALS:
-        doubts.append(f"only {n} trials")
+        doubts.append(f"only {counted(n, 'trial')}")
     if explained < ENOUGH_EXPLAINED:
         doubts.append(f"the model explains {max(explained, 0):.0%} of the differences between trials it has not seen")
     return "; ".join(doubts) or None

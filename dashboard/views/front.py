@@ -37,9 +37,11 @@ def show(opened: Open) -> None:
             st.caption(
                 f"That was said when the search had {queries.counted(result.covered, 'trial')}; it has gone on since."
             )
-    x, y = _axes(opened)
+    up, across, right = st.columns([2, 2, 4])
+    x, y = _axes(opened, up, across)
     frame = opened.frame(x.name, y.name)
-    shown = _toggles()
+    with right:
+        shown = _toggles()
     trial = opened.trial
     wide, narrow = st.columns([5, 3])
     with wide:
@@ -53,12 +55,13 @@ def show(opened: Open) -> None:
     _growth(opened, frame)
 
 
-def _axes(opened: Open) -> tuple[Objective, Objective]:
+def _axes(
+    opened: Open, left: st.delta_generator.DeltaGenerator, right: st.delta_generator.DeltaGenerator
+) -> tuple[Objective, Objective]:
     axes = {item.name: item for item in opened.axes}
     primary = opened.primary.name
     others = [item.name for item in opened.spec.objectives[1:]]
     across = "trainable_parameters" if "trainable_parameters" in axes else (others or [primary])[0]
-    left, right = st.columns(2)
     names = list(axes)
     y = left.selectbox("Up", names, index=names.index(primary), key="front y", format_func=figures.readable)
     x = right.selectbox("Across", names, index=names.index(across), key="front x", format_func=figures.readable)

@@ -39,7 +39,7 @@ def show(opened: Open) -> None:
         key="trials table",
         mode="multi-row",
         on_pick=_links.choose_trial,
-        height=420,
+        height=420 if len(chosen) > 11 else "content",
         column_config=_columns(opened),
         alt="Table of trials with state, objectives, costs, worker and configuration.",
     )
@@ -183,11 +183,13 @@ def _curves(opened: Open, frame: pd.DataFrame, picked: list[int]) -> None:
 
 
 def _worth_a_curve(opened: Open, frame: pd.DataFrame) -> list[int]:
-    """The front, what is running, and what was stopped last."""
+    """The front, what is running, and what was stopped last; without any of these what failed last."""
     front = frame.loc[frame["role"] == queries.Role.FRONT.value, "number"].tolist()
     running = frame.loc[frame["state"] == TrialState.RUNNING.value, "number"].tolist()
     stopped = frame.loc[frame["state"] == TrialState.PRUNED.value, "number"].tolist()
-    return [int(number) for number in dict.fromkeys([*running[:3], *front[:6], *stopped[-3:]])]
+    failed = frame.loc[frame["state"] == TrialState.FAILED.value, "number"].tolist()
+    chosen = dict.fromkeys([*running[:3], *front[:6], *stopped[-3:]]) or dict.fromkeys(failed[-6:])
+    return [int(number) for number in chosen]
 
 
 def _details(opened: Open, trial: Trial) -> None:
