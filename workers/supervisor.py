@@ -135,7 +135,9 @@ class Supervisor:
 
     def _claim(self) -> list[tuple[str, Trial]]:
         now = time.monotonic()
-        self._refused = {name: item for name, item in self._refused.items() if item[0] > now}
+        if any(at <= now for at, _ in self._refused.values()):
+            self._refused = {name: item for name, item in self._refused.items() if item[0] > now}
+            self._say_refusals()
         ready = self._desk.resident if self._desk is not None else ()
         limit = self._settings.cohort or max((self._cohorts.get(name, 1) for name in ready), default=1)
 
@@ -213,6 +215,9 @@ class Supervisor:
         _logger.warning("study %s is refused: %s.", study, reason, extra={"study": study})
         self._refused[study] = time.monotonic() + _RETRY_S, reason
         self._release(study, trials)
+        self._say_refusals()
+
+    def _say_refusals(self) -> None:
         self._heartbeat.say(refusals={name: words for name, (_, words) in self._refused.items()})
 
     def _train(self, study: str, trials: Sequence[Trial]) -> None:

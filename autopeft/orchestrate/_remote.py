@@ -50,9 +50,6 @@ class Pool(Protocol):
             MachineError: If there can be none.
         """
 
-    def close(self) -> None:
-        """Let go of it; workers that others use stay."""
-
 
 class RemoteExecutor:
     """Has the trials of a study run by workers; the database is all that it shares with them.
@@ -116,11 +113,6 @@ class RemoteExecutor:
 
     def give_back(self, study: str) -> None:
         """Nothing: workers finish what they hold, whoever drives the study then."""
-
-    def close(self) -> None:
-        """Let go of the workers."""
-        if self._pool is not None:
-            self._pool.close()
 
     def _look_after(self, study: str) -> None:
         now = time.monotonic()

@@ -38,13 +38,9 @@ class FakePool:
 
     def __init__(self, shortage: str | None = None) -> None:
         self.shortage = shortage
-        self.closed = False
 
     def tend(self, wanted: int) -> str | None:
         return self.shortage
-
-    def close(self) -> None:
-        self.closed = True
 
 
 @pytest.fixture(autouse=True)
@@ -143,10 +139,8 @@ def test_a_pool_whose_workers_all_refuse_ends_the_search() -> None:
         executor.advance("study", KINDS)
 
 
-def test_a_pool_without_room_is_explained_and_closed() -> None:
-    store, progress, pool = make_store(1), Record(), FakePool("no node has 1 GPU free.")
-    executor = RemoteExecutor(store, progress, name="ray", pool=pool)
+def test_a_pool_without_room_is_explained() -> None:
+    store, progress = make_store(1), Record()
+    executor = RemoteExecutor(store, progress, name="ray", pool=FakePool("no node has 1 GPU free."))
     executor.advance("study", KINDS)
     assert progress.lines == ["Waiting for workers: no node has 1 GPU free."]
-    executor.close()
-    assert pool.closed
