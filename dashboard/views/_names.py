@@ -17,6 +17,19 @@ STATE_HELP = (
     "Waiting: no worker has it yet. Stopped early: the pruner ended its training at a rung, one of the steps at which "
     "it compares trials, because it would not have reached the front."
 )
+PLACE_HELP = (
+    "q, k, v, o: attention's matrices for query, key, value and output. up, gate, down: those of the feed-forward "
+    "block. attention, ffn: the whole block. norm, bias: a layer's scales and offsets. emb.: the embedding, below all "
+    "layers. lora: a low-rank change of a matrix; adapter: a narrow network beside or behind a block; prefix: learned "
+    "inputs of attention; ia3, ssf: learned scales; bitfit: the biases themselves; sparse: a few entries of a matrix. "
+    "The file docs/methods.md says more."
+)
+FRONT_HELP = (
+    "The front: trials of which no other one is better in every objective. Its knee: the member farthest above the "
+    "line between the front's ends. Recommended: what the search chose, by the search split alone. Search split: "
+    "examples that trials are compared on, so their scores are optimistic. Report split: examples that nothing is "
+    "chosen by."
+)
 ROLES = {
     queries.Role.FRONT.value: "on the front",
     queries.Role.DOMINATED.value: "dominated",

@@ -11,6 +11,7 @@ from autopeft.study import Trial
 from .. import figures, queries
 from . import _links, _trial
 from ._choice import choice
+from ._names import PLACE_HELP
 from ._study import Open
 
 #: Members of the front that are averaged over; more would have to be a front of thousands.
@@ -71,6 +72,7 @@ def _legend(*trials: Trial) -> None:
     st.caption(
         f"Rows are parts of a layer, columns are layers. A cell says module type, size{third}. Size is a LoRA rank, "
         f"an adapter's width or a prefix length.{missing}",
+        help=PLACE_HELP,
     )
 
 
@@ -115,7 +117,7 @@ def _values(opened: Open, trial: Trial) -> list[tuple[str, str]]:
 
 
 def _average(opened: Open, frame: pd.DataFrame) -> None:
-    st.subheader("What good configurations tune", anchor=False)
+    st.subheader("What good configurations tune", anchor=False, help=PLACE_HELP)
     members = frame.loc[frame["role"] == queries.Role.FRONT.value, "number"].tolist()[:_MAX_AVERAGED]
     if not members:
         st.text("There is no front yet.")

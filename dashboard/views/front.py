@@ -11,7 +11,7 @@ from autopeft.objectives import COSTS, Objective
 
 from .. import figures, queries
 from . import _cache, _links, _trial
-from ._names import ROLE_HELP, ROLES
+from ._names import FRONT_HELP, ROLE_HELP, ROLES
 from ._study import Open
 from ._table import table
 
@@ -164,7 +164,7 @@ def _is_number(value: object) -> bool:
 
 def _recommendations(result: queries.Result) -> None:
     with st.container(border=True):
-        st.subheader("What to take", anchor=False)
+        st.subheader("What to take", anchor=False, help=FRONT_HELP)
         if not result.reasons:
             st.text("Nothing is recommended yet: no search trial within the budget has been measured.")
         for number, reason in sorted(result.reasons.items(), key=lambda item: item[0] != result.recommended):
