@@ -19,6 +19,7 @@ from autopeft.export import (
     studies_document,
     trial_document,
 )
+from autopeft.service._cache import StudyCache
 from autopeft.service._documents import SAFE_HEADERS
 from autopeft.service._limits import decoded
 from autopeft.service._parameters import Limit, Offset, StudyPath
@@ -42,8 +43,10 @@ def study_routes(state: ServiceState) -> APIRouter:
     router = APIRouter(tags=["studies"])
     store = state.store
 
+    cache = StudyCache(store)
+
     def load(study: str) -> Study:
-        return store.load_study(decoded(study))
+        return cache.load(decoded(study))
 
     @router.get("/v1/studies", summary="All studies of the database, oldest first")
     def studies(limit: Limit = 1000, offset: Offset = 0, spec: bool = False) -> Response:
