@@ -148,6 +148,7 @@ class TrialStore(ClusterStore, Protocol):
         """Load what has changed in a study since a mark; `StudyFollower` makes a study of it again.
 
         A trial has changed if its state has, or if it was claimed or continued since; new notes alone are no change.
+        Notes and environments may be mappings that cannot be changed.
 
         Args:
             study_name: Study.

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import BindParameter, Connection, Select, bindparam, func, select
 
 from autopeft.store._base import StudyChanges, StudyMark
-from autopeft.store._models import LeaseRow, TrialRow
+from autopeft.store._models import LeaseRow, StudyRow, TrialRow
 from autopeft.store._rows import in_chunks, read_curves, read_measurements, read_trials, trial_changes
 from autopeft.study import Trial, TrialState
 
@@ -27,24 +28,36 @@ _LIVE_COLUMNS = (
 )  # fmt: skip
 
 
-def read_changes(connection: Connection, study_id: int, mark: StudyMark | None, *, running: bool) -> StudyChanges:
-    """See `TrialStore.load_changes`, spec and attributes apart; the transaction must see one moment."""
-    last_claim = connection.execute(select(func.max(LeaseRow.id))).scalar() or 0
+def read_changes(
+    connection: Connection, study_name: str, mark: StudyMark | None, *, running: bool
+) -> StudyChanges | None:
+    """See `TrialStore.load_changes`, spec and attributes apart; the transaction must see one moment.
+
+    Returns:
+        What has changed; None if there is no such study.
+    """
+    heads = connection.execute(_heads(), {"p_study": study_name}).first()
+    if heads is None:
+        return None
+    study_id, last_claim = heads.id, heads.last_claim or 0
+    # Numbers have no gaps, so the largest one tells.
+    n_trials = 0 if heads.last_number is None else heads.last_number + 1
     if mark is None:
-        trials = read_trials(connection, study_id)
+        trials = read_trials(connection, study_id, compact=True)
         known = {trial.number: trial for trial in trials if not trial.state.is_finished}
         return StudyChanges(
             mark=StudyMark(n_trials=len(trials), last_claim=last_claim, unfinished=known), trials=trials
         )
     known = dict(mark.unfinished)
-    unfinished = _read_unfinished(connection, study_id)
+    rows = connection.execute(_unfinished(), {"p_study_id": study_id})
+    unfinished = {number: (state, attempts) for number, state, attempts in rows}
     changed = {number for number, seen in unfinished.items() if number not in known or seen != _seen(known[number])}
     changed |= known.keys() - unfinished.keys()
     if running:
         changed |= {number for number, (state, _) in unfinished.items() if state == TrialState.RUNNING.value}
     if last_claim > mark.last_claim:
-        changed |= _claimed_since(connection, study_id, mark.last_claim)
-    n_trials = _count(connection, study_id)
+        since = {"p_study_id": study_id, "p_claim": mark.last_claim}
+        changed |= set(connection.execute(_claimed_since(), since).scalars())
     changed |= set(range(mark.n_trials, n_trials))
     trials = tuple(_read(connection, study_id, changed, known, running=running)) if changed else ()
     for trial in trials:
@@ -63,7 +76,7 @@ def _read(
 ) -> list[Trial]:
     """Trials by number. Of those that were unfinished, only what can have changed leaves the database."""
     new = [number for number in numbers if number not in known]
-    found = list(read_trials(connection, study_id, numbers=new)) if new else []
+    found = list(read_trials(connection, study_id, numbers=new, compact=True)) if new else []
     for chunk in in_chunks([number for number in numbers if number in known]):
         found += _read_chunk(connection, study_id, chunk, known, running=running)
     return sorted(found, key=lambda trial: trial.number)
@@ -72,37 +85,48 @@ def _read(
 def _read_chunk(
     connection: Connection, study_id: int, numbers: list[int], known: dict[int, Trial], *, running: bool
 ) -> Iterator[Trial]:
-    columns = [getattr(TrialRow, name) for name in _LIVE_COLUMNS]
-    statement = select(*columns).where(TrialRow.study_id == study_id, TrialRow.number.in_(numbers))
-    rows: list[Any] = list(connection.execute(statement))
+    rows: list[Any] = list(connection.execute(_live(), {"p_study_id": study_id, "p_numbers": numbers}))
     ended = [row for row in rows if row.state not in _UNFINISHED]
-    measurements = read_measurements(connection, [row.id for row in ended]) if ended else {}
+    measurements = read_measurements(connection, [row.id for row in ended], compact=True) if ended else {}
     # The points of what is running matter to whoever follows that.
     of_interest = [row.number for row in rows if running or row.state != TrialState.RUNNING.value]
     curves = read_curves(connection, study_id, of_interest) if of_interest else {}
     for row in rows:
         before = known[row.number]
         measured = tuple(measurements[row.id]) if row.id in measurements else before.measurements
-        yield replace(before, measurements=measured, curve=tuple(curves.get(row.id, ())), **trial_changes(row))
+        yield replace(
+            before, measurements=measured, curve=tuple(curves.get(row.id, ())), **trial_changes(row, compact=True)
+        )
 
 
-def _read_unfinished(connection: Connection, study_id: int) -> dict[int, tuple[str, int]]:
-    statement = select(TrialRow.number, TrialRow.state, TrialRow.attempts).where(
-        TrialRow.study_id == study_id, TrialRow.state.in_(_UNFINISHED)
+@lru_cache
+def _heads() -> Select[*tuple[Any, ...]]:
+    """A study's key, its last number, and the last claim of any study."""
+    last_claim = select(func.max(LeaseRow.id)).scalar_subquery()
+    last_number = select(func.max(TrialRow.number)).where(TrialRow.study_id == StudyRow.id).correlate(StudyRow)
+    return select(
+        StudyRow.id, last_claim.label("last_claim"), last_number.scalar_subquery().label("last_number")
+    ).where(StudyRow.name == bindparam("p_study", type_=StudyRow.name.type))
+
+
+@lru_cache
+def _unfinished() -> Select[*tuple[Any, ...]]:
+    return select(TrialRow.number, TrialRow.state, TrialRow.attempts).where(
+        TrialRow.study_id == bindparam("p_study_id"), TrialRow.state.in_(_UNFINISHED)
     )
-    return {number: (state, attempts) for number, state, attempts in connection.execute(statement)}
 
 
-def _claimed_since(connection: Connection, study_id: int, last_claim: int) -> set[int]:
-    statement = (
+@lru_cache
+def _claimed_since() -> Select[*tuple[Any, ...]]:
+    return (
         select(TrialRow.number)
         .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
-        .where(LeaseRow.id > last_claim, TrialRow.study_id == study_id)
+        .where(LeaseRow.id > bindparam("p_claim"), TrialRow.study_id == bindparam("p_study_id"))
     )
-    return set(connection.execute(statement).scalars())
 
 
-def _count(connection: Connection, study_id: int) -> int:
-    # Numbers have no gaps, so the largest one tells.
-    largest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)).scalar()
-    return 0 if largest is None else largest + 1
+@lru_cache
+def _live() -> Select[*tuple[Any, ...]]:
+    columns = [getattr(TrialRow, name) for name in _LIVE_COLUMNS]
+    numbers: BindParameter[Any] = bindparam("p_numbers", expanding=True)
+    return select(*columns).where(TrialRow.study_id == bindparam("p_study_id"), TrialRow.number.in_(numbers))

@@ -15,6 +15,7 @@ from typing import Any
 
 from autopeft.configuration import Configuration, DynamicsSpec, ModuleSpec, OptionValue, Site
 from autopeft.configuration._configuration import Placement
+from autopeft.store._json_text import shared_pairs
 from autopeft.study import CurvePoint, Measurement, StudySpec, Trial, TrialDraft, TrialState
 
 
@@ -121,7 +122,7 @@ def decode_curve(text: str) -> tuple[CurvePoint, ...]:
         CurvePoint(
             step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=metrics, n_examples=rest[0] if rest else None
         )
-        for step, epoch, wall_time_s, metrics, *rest in json.loads(text)
+        for step, epoch, wall_time_s, metrics, *rest in json.loads(text, object_pairs_hook=shared_pairs)
     )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from autopeft.store._base import StudyMark, TrialStore
-from autopeft.study import Measurement, Study, StudySpec, Trial, TrialKind, TrialState
+from autopeft.study import Study, StudySpec, Trial, TrialKind, TrialState
 
 
 class Subscription:
@@ -52,7 +51,6 @@ class StudyFollower:
         self._counts: Counter[tuple[TrialKind, TrialState]] = Counter()
         self._unfinished: dict[int, Trial] = {}
         self._subscriptions: list[Subscription] = []
-        self._environments: dict[str, Mapping[str, Any]] = {}
         #: Trials that were new or had changed at the last look, by number.
         self.changed: tuple[Trial, ...] = ()
 
@@ -122,7 +120,6 @@ class StudyFollower:
         return tuple(trial for _, trial in sorted(self._unfinished.items()) if kinds is None or trial.kind in kinds)
 
     def _keep(self, trial: Trial) -> Trial:
-        trial = replace(trial, measurements=tuple(self._shared(item) for item in trial.measurements))
         number = trial.number
         if number < len(self._trials):
             known = self._trials[number]
@@ -136,8 +133,3 @@ class StudyFollower:
         else:
             self._unfinished[number] = trial
         return trial
-
-    def _shared(self, measurement: Measurement) -> Measurement:
-        """The measurement with an environment that is held once, however many trials ran in it."""
-        key = repr(measurement.environment)
-        return replace(measurement, environment=self._environments.setdefault(key, measurement.environment))

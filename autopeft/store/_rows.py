@@ -19,6 +19,7 @@ from autopeft.store._codec import (
     encode_predictions,
     to_json,
 )
+from autopeft.store._json_text import JsonText, read_object, shared_text
 from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
 from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Rung, Trial, TrialDraft, TrialKind, TrialState
 
@@ -37,29 +38,33 @@ def read_attributes(connection: Connection, study_id: int) -> dict[str, Any]:
     return {key: json.loads(text) for key, text in connection.execute(statement.order_by(AttributeRow.key))}
 
 
-def read_trials(connection: Connection, study_id: int, numbers: Collection[int] | None = None) -> tuple[Trial, ...]:
+def read_trials(
+    connection: Connection, study_id: int, numbers: Collection[int] | None = None, *, compact: bool = False
+) -> tuple[Trial, ...]:
     """A study's trials by number.
 
     Args:
         connection: Connection inside a transaction, so that the statements see one moment.
         study_id: Study to read.
         numbers: The only trials wanted; None for all.
+        compact: See `make_trial`.
     """
     chunks = [None] if numbers is None else in_chunks(numbers)
-    return tuple(trial for chunk in chunks for trial in _read_chunk(connection, study_id, chunk))
+    return tuple(trial for chunk in chunks for trial in _read_chunk(connection, study_id, chunk, compact=compact))
 
 
-def _read_chunk(connection: Connection, study_id: int, numbers: list[int] | None) -> Iterator[Trial]:
+def _read_chunk(connection: Connection, study_id: int, numbers: list[int] | None, *, compact: bool) -> Iterator[Trial]:
     trials = _of_study(select(*TRIAL_ROW_COLUMNS), study_id, numbers).order_by(TrialRow.number)
     by_trial = _read_measurements(
         connection,
         _of_study(
             select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id), study_id, numbers
         ),
+        compact=compact,
     )
     curves = read_curves(connection, study_id, numbers)
     for row in connection.execute(trials):
-        yield make_trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())))
+        yield make_trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())), compact=compact)
 
 
 def in_chunks(numbers: Collection[int]) -> Iterator[list[int]]:
@@ -69,10 +74,12 @@ def in_chunks(numbers: Collection[int]) -> Iterator[list[int]]:
         yield ordered[start : start + _CHUNK]
 
 
-def read_measurements(connection: Connection, trial_ids: Collection[int]) -> dict[int, list[Measurement]]:
+def read_measurements(
+    connection: Connection, trial_ids: Collection[int], *, compact: bool = False
+) -> dict[int, list[Measurement]]:
     """Measurements of some trials, by the trials' keys."""
     statement = select(*_MEASUREMENT_COLUMNS).where(MeasurementRow.trial_id.in_(list(trial_ids)))
-    return _read_measurements(connection, statement)
+    return _read_measurements(connection, statement, compact=compact)
 
 
 def read_summaries(connection: Connection) -> list[StudySummary]:
@@ -114,10 +121,12 @@ def _of_study(statement: _Statement, study_id: int, numbers: Collection[int] | N
     return statement if numbers is None else statement.where(TrialRow.number.in_(numbers))
 
 
-def _read_measurements(connection: Connection, statement: _Statement) -> dict[int, list[Measurement]]:
+def _read_measurements(
+    connection: Connection, statement: _Statement, *, compact: bool = False
+) -> dict[int, list[Measurement]]:
     by_trial: dict[int, list[Measurement]] = {}
     for row in connection.execute(statement.order_by(MeasurementRow.id)):
-        by_trial.setdefault(row.trial_id, []).append(_measurement(row))
+        by_trial.setdefault(row.trial_id, []).append(_measurement(row, compact=compact))
     return by_trial
 
 
@@ -147,7 +156,7 @@ def read_curves(connection: Connection, study_id: int, numbers: Collection[int] 
     return curves
 
 
-def _measurement(row: Row[Any]) -> Measurement:
+def _measurement(row: Row[Any], *, compact: bool) -> Measurement:
     rung = None
     if row.rung_step is not None:
         rung = Rung(step=row.rung_step, n_steps=row.rung_n_steps, n_examples=row.rung_examples)
@@ -155,9 +164,9 @@ def _measurement(row: Row[Any]) -> Measurement:
         split=row.split,
         fidelity=Fidelity(train_examples=row.train_examples, epochs=row.epochs),
         seed=row.seed,
-        metrics=json.loads(row.metrics),
-        costs=json.loads(row.costs),
-        environment=json.loads(row.environment),
+        metrics=read_object(row.metrics),
+        costs=read_object(row.costs),
+        environment=shared_text(row.environment) if compact else json.loads(row.environment),
         curve=decode_curve(row.curve),
         predictions=decode_predictions(row.predictions),
         rung=rung,
@@ -167,19 +176,32 @@ def _measurement(row: Row[Any]) -> Measurement:
 def make_point(step: int, epoch: float, wall_time_s: float, metrics: str, n_examples: int | None) -> CurvePoint:
     """A point of a learning curve from its row."""
     return CurvePoint(
-        step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=json.loads(metrics), n_examples=n_examples
+        step=step, epoch=epoch, wall_time_s=wall_time_s, metrics=read_object(metrics), n_examples=n_examples
     )
 
 
-def make_trial(row: Row[Any], measurements: tuple[Measurement, ...] = (), curve: tuple[CurvePoint, ...] = ()) -> Trial:
-    """A trial from its row and what belongs to it."""
+def make_trial(
+    row: Row[Any],
+    measurements: tuple[Measurement, ...] = (),
+    curve: tuple[CurvePoint, ...] = (),
+    *,
+    compact: bool = False,
+) -> Trial:
+    """A trial from its row and what belongs to it.
+
+    Args:
+        row: The trial's own row.
+        measurements: Of the trial.
+        curve: Of its last claim.
+        compact: Whether what is rarely looked at stays text, for somebody who keeps very many trials.
+    """
     draft = TrialDraft(
         kind=TrialKind(row.kind),
         configuration=decode_configuration(row.configuration),
         trainable_parameters=row.trainable_parameters,
         fidelity=Fidelity(train_examples=row.train_examples, epochs=row.epochs),
         seed=row.seed,
-        params=None if row.params is None else json.loads(row.params),
+        params=None if row.params is None else read_object(row.params),
         label=row.label,
         parent=row.parent,
     )
@@ -189,11 +211,11 @@ def make_trial(row: Row[Any], measurements: tuple[Measurement, ...] = (), curve:
         measurements=measurements,
         curve=curve,
         created_at=row.created_at,
-        **trial_changes(row),
+        **trial_changes(row, compact=compact),
     )
 
 
-def trial_changes(row: Row[Any]) -> dict[str, Any]:
+def trial_changes(row: Row[Any], *, compact: bool = False) -> dict[str, Any]:
     """What of a trial's own row changes after it was added."""
     failure = None
     if row.failure_reason is not None:
@@ -205,7 +227,7 @@ def trial_changes(row: Row[Any]) -> dict[str, Any]:
         "worker": row.worker,
         "started_at": row.started_at,
         "finished_at": row.finished_at,
-        "notes": json.loads(row.notes),
+        "notes": JsonText(row.notes) if compact else json.loads(row.notes),
     }
 
 

@@ -103,10 +103,11 @@ class SqlStore(ClusterTables):
 
     def load_changes(self, study_name: str, mark: StudyMark | None, *, running: bool = False) -> StudyChanges:
         with self._reading() as connection:
-            study_id = self._study_id(connection, study_name)
-            changes = read_changes(connection, study_id, mark, running=running)
+            changes = read_changes(connection, study_name, mark, running=running)
+            if changes is None:
+                raise self._unknown_study(connection, study_name)
             if mark is None:
-                outline = self._outline(connection, study_id)
+                outline = self._outline(connection, self._study_id(connection, study_name))
                 changes = replace(changes, spec=outline.spec, attributes=outline.attributes)
             return changes
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
+from autopeft.exceptions import NotFoundError
 from autopeft.store import _messages as messages
 from autopeft.store._base import Clock, utc_now
 from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
@@ -98,14 +100,22 @@ class SqlCore:
         return moment
 
     def _study_id(self, connection: Connection, name: str, *, lock: bool = False) -> int:
-        statement = select(StudyRow.id).where(StudyRow.name == name)
-        found = connection.execute(statement.with_for_update(key_share=True) if lock else statement).scalar()
+        found: int | None = connection.execute(_key_of_study(lock), {"p_study": name}).scalar()
         if found is None:
-            names = connection.execute(select(StudyRow.name).order_by(StudyRow.id)).scalars()
-            raise messages.study_not_found(name, names, self.url)
+            raise self._unknown_study(connection, name)
         return found
+
+    def _unknown_study(self, connection: Connection, name: str) -> NotFoundError:
+        names = connection.execute(select(StudyRow.name).order_by(StudyRow.id)).scalars()
+        return messages.study_not_found(name, names, self.url)
 
     def _n_trials(self, connection: Connection, study_id: int) -> int:
         # Numbers have no gaps, so the largest one tells.
         largest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)).scalar()
         return 0 if largest is None else largest + 1
+
+
+@lru_cache
+def _key_of_study(lock: bool) -> Select[int]:
+    statement = select(StudyRow.id).where(StudyRow.name == bindparam("p_study", type_=StudyRow.name.type))
+    return statement.with_for_update(key_share=True) if lock else statement

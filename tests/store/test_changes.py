@@ -44,12 +44,12 @@ def test_no_look_scans_the_trials(tmp_path: Path) -> None:
     with SqlStore(tmp_path / "a.db") as store:
         store.create_study(make_spec())
         with store._engine.connect() as connection:
-            mark = read_changes(connection, 1, None, running=False).mark
+            mark = read_changes(connection, "s", None, running=False).mark  # type: ignore[union-attr]
             statements: list[tuple[str, object]] = []
             event.listen(store._engine, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
             claimed(store, "s")
             statements.clear()
-            read_changes(connection, 1, mark, running=False)
+            read_changes(connection, "s", mark, running=False)
             for statement, parameters in [item for item in statements if item[0].startswith("SELECT")]:
                 rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
                 plan = " ".join(row[3] for row in rows)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from autopeft.store import MemoryStore, StudyFollower
+from pathlib import Path
+
+from autopeft.store import MemoryStore, SqlStore, StudyFollower
 from autopeft.study import TrialState
 from tests.store.builders import claimed, make_measurement, make_spec
 
 
-def test_environments_that_are_equal_are_held_once() -> None:
-    store = MemoryStore()
-    store.create_study(make_spec())
-    for rank in (1, 2):
-        trial = claimed(store, "s", rank=rank)
-        store.complete_trial("s", trial.number, "w", [make_measurement()])
-    first, second = StudyFollower(store, "s").refresh().trials
+def test_environments_that_are_equal_are_held_once(tmp_path: Path) -> None:
+    with SqlStore(tmp_path / "a.db") as store:
+        store.create_study(make_spec())
+        for rank in (1, 2):
+            trial = claimed(store, "s", rank=rank)
+            store.complete_trial("s", trial.number, "w", [make_measurement()])
+        first, second = StudyFollower(store, "s").refresh().trials
     assert first.measurements[0].environment is second.measurements[0].environment
     assert first.measurements[0].environment == make_measurement().environment
 
