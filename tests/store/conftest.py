@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -79,10 +80,23 @@ def _ordinary_user() -> dict[str, object]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster for the session; skips where PostgreSQL is not installed, but not in continuous integration."""
-    binaries = _find_binaries()
-    if binaries is None:
+    if _find_binaries() is None:
         reason = "PostgreSQL's binaries (initdb, pg_ctl, postgres) are not installed"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with started_cluster() as made:
+        yield made
+
+
+@contextmanager
+def started_cluster() -> Iterator[Cluster]:
+    """A cluster of one's own, as long as the block runs.
+
+    Raises:
+        FileNotFoundError: If PostgreSQL is not installed.
+    """
+    binaries = _find_binaries()
+    if binaries is None:
+        raise FileNotFoundError("PostgreSQL's binaries (initdb, pg_ctl, postgres) are not installed")
     user = _ordinary_user()
     folder = Path(tempfile.mkdtemp(prefix="autopeft-postgres-"))
     if user:
