@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from autopeft.exceptions import ConfigurationError
@@ -144,6 +144,8 @@ class Configuration:
     placements: tuple[Placement, ...]
     learning_rate: float
     dynamics: DynamicsSpec | None = None
+    # Worked out once: who looks for repetitions asks for it of every trial, again and again.
+    _fingerprint: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -216,8 +218,10 @@ class Configuration:
     @property
     def fingerprint(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON: the configuration's identity."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        if self._fingerprint is None:
+            canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+            object.__setattr__(self, "_fingerprint", hashlib.sha256(canonical.encode()).hexdigest()[:16])
+        return str(self._fingerprint)
 
     def describe(self) -> str:
         """The configuration in words, for tables and hover texts."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
 from autopeft.store import _messages as messages
-from autopeft.store._codec import encode_configuration, to_json
+from autopeft.store._codec import decode_configuration, encode_configuration, to_json
+from autopeft.store._json_text import read_object
 from autopeft.store._models import TrialRow
-from autopeft.store._rows import TRIAL_ROW_COLUMNS, make_trial
 from autopeft.study import Trial, TrialDraft, TrialState
 
 _IDENTITY = ("role", "fingerprint", "train_examples", "epochs", "seed")
 #: Fingerprints in one IN list; SQLite's oldest limit on variables is 999.
-_CHUNK = 500
+_CHUNK = 512
 
 
 def draft_row(draft: TrialDraft) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def add_rows(
     connection: Connection,
     study_name: str,
     study_id: int,
-    rows: Sequence[dict[str, Any]],
+    drafts: Sequence[TrialDraft],
     notes: Sequence[str],
     *,
     number: int | None,
@@ -53,6 +55,7 @@ def add_rows(
         NotFoundError: If a parent is not there.
         TrialConflictError: If the number or an identity is taken.
     """
+    rows = [draft_row(draft) for draft in drafts]
     largest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == study_id)).scalar()
     # Numbers have no gaps, so the largest one tells.
     n_trials = 0 if largest is None else largest + 1
@@ -73,8 +76,24 @@ def add_rows(
     ]
     if not values:
         return []
-    added = connection.execute(insert(TrialRow).returning(*TRIAL_ROW_COLUMNS), values)
-    return sorted((make_trial(row) for row in added), key=lambda trial: trial.number)
+    connection.execute(insert(TrialRow), values)
+    return [_as_added(item, row) for item, row in zip(drafts, values, strict=True)]
+
+
+def _as_added(draft: TrialDraft, row: dict[str, Any]) -> Trial:
+    """The trial as it would be read from its row."""
+    as_stored = replace(
+        draft,
+        configuration=decode_configuration(row["configuration"]),
+        params=None if row["params"] is None else read_object(row["params"]),
+    )
+    return Trial(
+        number=row["number"],
+        draft=as_stored,
+        state=TrialState.WAITING,
+        created_at=row["created_at"],
+        notes=json.loads(row["notes"]),
+    )
 
 
 def _known(connection: Connection, study_id: int, rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], int]:
@@ -86,10 +105,11 @@ def _known(connection: Connection, study_id: int, rows: Sequence[dict[str, Any]]
         by_role.setdefault(row["role"], []).append(row["fingerprint"])
     for role, fingerprints in by_role.items():
         for start in range(0, len(fingerprints), _CHUNK):
+            chunk = fingerprints[start : start + _CHUNK]
+            # As for numbers, see `autopeft.store._rows.in_chunks`.
+            chunk += [chunk[-1]] * ((1 << (len(chunk) - 1).bit_length()) - len(chunk))
             statement = select(TrialRow.number, *columns).where(
-                TrialRow.study_id == study_id,
-                TrialRow.role == role,
-                TrialRow.fingerprint.in_(fingerprints[start : start + _CHUNK]),
+                TrialRow.study_id == study_id, TrialRow.role == role, TrialRow.fingerprint.in_(chunk)
             )
             known |= {tuple(found)[1:]: found[0] for found in connection.execute(statement)}
     return known

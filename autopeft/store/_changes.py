@@ -18,7 +18,7 @@ from sqlalchemy import BindParameter, Connection, Select, bindparam, func, selec
 from autopeft.store._base import StudyChanges, StudyMark
 from autopeft.store._models import LeaseRow, StudyRow, TrialRow
 from autopeft.store._rows import in_chunks, read_curves, read_measurements, read_trials, trial_changes
-from autopeft.study import Trial, TrialState
+from autopeft.study import CurvePoint, Trial, TrialState
 
 _UNFINISHED = (TrialState.WAITING.value, TrialState.RUNNING.value)
 #: What of a trial's own row changes after it was added.
@@ -90,7 +90,9 @@ def _read_chunk(
     measurements = read_measurements(connection, [row.id for row in ended], compact=True) if ended else {}
     # The points of what is running matter to whoever follows that.
     of_interest = [row.number for row in rows if running or row.state != TrialState.RUNNING.value]
-    curves = read_curves(connection, study_id, of_interest) if of_interest else {}
+    curves: dict[int, list[CurvePoint]] = {}
+    for part in in_chunks(of_interest):
+        curves |= read_curves(connection, study_id, part)
     for row in rows:
         before = known[row.number]
         measured = tuple(measurements[row.id]) if row.id in measurements else before.measurements

@@ -24,7 +24,7 @@ from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, Measur
 from autopeft.study import CurvePoint, Failure, Fidelity, Measurement, Rung, Trial, TrialDraft, TrialKind, TrialState
 
 #: Numbers in one IN list; SQLite's oldest limit on variables is 999.
-_CHUNK = 500
+_CHUNK = 512
 
 _Statement = Select[*tuple[Any, ...]]
 #: What `make_trial` needs of a trial's own row.
@@ -68,18 +68,26 @@ def _read_chunk(connection: Connection, study_id: int, numbers: list[int] | None
 
 
 def in_chunks(numbers: Collection[int]) -> Iterator[list[int]]:
-    """Numbers in ascending order, in lists short enough for an SQL statement."""
+    """Numbers in ascending order, in lists for SQL statements.
+
+    The last number of a list is repeated until the length is a power of two: statements of few lengths are prepared
+    once, and each new one costs more than it takes to run.
+    """
     ordered = sorted(set(numbers))
     for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]
+        chunk = ordered[start : start + _CHUNK]
+        yield chunk + [chunk[-1]] * ((1 << (len(chunk) - 1).bit_length()) - len(chunk))
 
 
 def read_measurements(
     connection: Connection, trial_ids: Collection[int], *, compact: bool = False
 ) -> dict[int, list[Measurement]]:
     """Measurements of some trials, by the trials' keys."""
-    statement = select(*_MEASUREMENT_COLUMNS).where(MeasurementRow.trial_id.in_(list(trial_ids)))
-    return _read_measurements(connection, statement, compact=compact)
+    found: dict[int, list[Measurement]] = {}
+    for chunk in in_chunks(trial_ids):
+        statement = select(*_MEASUREMENT_COLUMNS).where(MeasurementRow.trial_id.in_(chunk))
+        found |= _read_measurements(connection, statement, compact=compact)
+    return found
 
 
 def read_summaries(connection: Connection) -> list[StudySummary]:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from autopeft.exceptions import StudyMismatchError, TrialConflictError
 from autopeft.store import _messages as messages
-from autopeft.store._additions import add_rows, draft_row
+from autopeft.store._additions import add_rows
 from autopeft.store._base import StudyChanges, StudyMark, StudySummary
 from autopeft.store._changes import read_changes
 from autopeft.store._claims import claim_waiting
@@ -162,11 +162,10 @@ class SqlStore(ClusterTables):
         notes: Sequence[Mapping[str, Any]] = (),
     ) -> list[Trial]:
         messages.check_notes(len(drafts), len(notes))
-        rows = [draft_row(draft) for draft in drafts]
-        texts = [to_json(dict(item), "notes") for item in notes] or ["{}"] * len(rows)
+        texts = [to_json(dict(item), "notes") for item in notes] or ["{}"] * len(drafts)
         with self._writing() as connection:
             study_id = self._study_id(connection, study_name, lock=True)
-            return add_rows(connection, study_name, study_id, rows, texts, number=number, now=self._now(connection))
+            return add_rows(connection, study_name, study_id, drafts, texts, number=number, now=self._now(connection))
 
     def claim_trial(
         self,

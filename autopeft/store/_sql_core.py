@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -97,7 +97,7 @@ class SqlCore:
         if self._is_sqlite:
             return utc_now()
         moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-        return moment
+        return moment.astimezone(UTC)
 
     def _study_id(self, connection: Connection, name: str, *, lock: bool = False) -> int:
         found: int | None = connection.execute(_key_of_study(lock), {"p_study": name}).scalar()
