@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import typer
 from autopeft.cli._environment import database_url
 from autopeft.cli._options import ArtifactsOption, DatabaseOption
 from autopeft.exceptions import MachineError
+from autopeft.service import is_loopback
 
 #: Said on the command line, so that no file in the user's or the working folder changes them.
 _SAFE = (
@@ -56,16 +56,6 @@ def command_line(host: str, port: int) -> list[str]:
         # A page of a stranger that gives its own name this machine's address could read everything through the browser.
         where += [f"--server.allowedHosts={name}" for name in ("localhost", "127.0.0.1", "::1")]
     return [sys.executable, str(dashboard_script().with_name("serve.py")), *where, *_SAFE, *_LOOKS]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def dashboard(
