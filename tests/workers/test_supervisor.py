@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -249,3 +251,10 @@ def test_a_result_that_breaks_a_rule_of_the_store_fails_its_trial() -> None:
     failure = store.load_trial("study", 0).failure
     assert failure is not None
     assert "breaks a rule of the store: accuracy must be finite" in failure.message
+
+
+def test_a_supervisor_is_light() -> None:
+    """What crashes and what is large is the engine's."""
+    code = "import sys, workers.supervisor; print([n for n in ('torch', 'transformers', 'ray') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
