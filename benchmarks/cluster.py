@@ -115,7 +115,7 @@ def _search_words(arguments: argparse.Namespace, folder: Path) -> list[str]:
         if arguments.data_dir:
             task += ["--data-dir", str(Path(arguments.data_dir).resolve())]
     common = ["--sampler", "random", "--precision", "float32", "--no-baselines", "--confirm-top", "0"]
-    return ["search", *task, *common, "--trials", str(arguments.trials), *arguments.flags.split()]
+    return ["search", "--quiet", *task, *common, "--trials", str(arguments.trials), *arguments.flags.split()]
 
 
 def run(folder: Path, executor: str, n_workers: int, words: Sequence[str]) -> tuple[Row, tuple[Trial, ...]]:

@@ -42,7 +42,7 @@ def rounds(verdict: Verdict, n: int) -> Iterator[tuple[str, int, int]]:
 
 
 def kill_workers(scene: Scene, rng: random.Random, n: int, *, n_workers: int = 2) -> Verdict:
-    """SIGKILL of workers at random moments, most of them with a trial in their hands; others take their place."""
+    """SIGKILL of workers at random moments, most of them in the middle of a trial; others take their place."""
     verdict = Verdict(fault="worker killed")
     team = [scene.worker() for _ in range(n_workers)]
     for study, n_trials, left in rounds(verdict, n):
@@ -50,11 +50,17 @@ def kill_workers(scene: Scene, rng: random.Random, n: int, *, n_workers: int = 2
             search = scene.search(n_trials, study=study)
             wait_until(lambda study=study: scene.running(study), "the first trial", alive=search)
             while left and search.poll() is None:
-                time.sleep(rng.uniform(0.1, 1.2))
-                pids = list(scene.running(study).values())
-                pids = [item.pid for item in team if item.pid in pids] if pids and rng.random() < 0.8 else []
-                pid = rng.choice(pids or [item.pid for item in team])
-                index = next(i for i, item in enumerate(team) if item.pid == pid)
+                if rng.random() < 0.85:
+                    # Most of a worker's short life is loading: without this, few would ever hold a trial.
+                    wait_until(
+                        lambda study=study, search=search: _holders(scene, study, team) or search.poll() is not None,
+                        "a trial in the hands of a worker",
+                    )
+                time.sleep(rng.uniform(0.0, 0.5))
+                holders = _holders(scene, study, team)
+                index = rng.choice(holders) if holders and rng.random() < 0.85 else rng.randrange(n_workers)
+                if search.poll() is not None:
+                    break
                 team[index].kill()
                 team[index].wait()
                 verdict.n_faults += 1
@@ -62,6 +68,12 @@ def kill_workers(scene: Scene, rng: random.Random, n: int, *, n_workers: int = 2
                 team[index] = scene.worker()
             finish(search)
     return verdict
+
+
+def _holders(scene: Scene, study: str, team: list[subprocess.Popen[bytes]]) -> list[int]:
+    """Which of the workers hold a trial."""
+    pids = set(scene.running(study).values())
+    return [index for index, item in enumerate(team) if item.pid in pids]
 
 
 def kill_driver(scene: Scene, rng: random.Random, n: int, *, n_workers: int = 1) -> Verdict:
