@@ -87,6 +87,32 @@ def test_trials_that_crash_or_hang_end_neither_pool_nor_search(
     assert len({item.worker for item in trials}) == 1, "the worker itself lived on"
 
 
+def test_a_search_that_is_stopped_ends_its_cluster_and_its_workers_give_back_what_they_hold(
+    command: CommandLine,
+) -> None:
+    args = (*ARGS, "--trials", "500", *FEW, "--executor", "ray", "--workers", "1")
+    with command.popen(*args) as search:
+        wait_until(
+            lambda: any(item.state is TrialState.RUNNING for item in trials_of(command, "home/autopeft.db")[2:]),
+            "a trial in the middle",
+            search,
+        )
+        family = psutil.Process(search.pid).children(recursive=True)
+        search.terminate()
+        _, err = search.communicate(timeout=120)
+    assert search.returncode == 130, err
+    assert "autopeft search --task reviews.csv" in err
+    assert "Traceback" not in err
+    trials = trials_of(command, "home/autopeft.db")
+    assert TrialState.RUNNING not in {item.state for item in trials}
+    assert {item.attempts for item in trials if item.state is TrialState.WAITING} <= {0}
+    _, left = psutil.wait_procs(family, timeout=60)
+    assert left == []
+    with open_store(command.folder / "home/autopeft.db") as store:
+        assert store.workers() == []
+        assert store.drivers() == []
+
+
 def test_a_node_that_is_lost_is_replaced_by_one_that_joins(command: CommandLine, cluster: RayCluster) -> None:
     first = cluster.add_node()
     args = (*ARGS, "--trials", "8", *FEW, "--executor", "ray", "--address", "auto")
