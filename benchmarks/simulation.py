@@ -54,6 +54,9 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=20.0, help="seconds of a trial's lease")
     parser.add_argument("--lost", type=int, default=20, help="workers that stop in the middle of a trial")
     parser.add_argument("--processes", type=int, default=2, help="that the workers share")
+    parser.add_argument(
+        "--threads", type=int, default=8, help="of each process: so many workers wait for the store at once"
+    )
     parser.add_argument("--sqlite", action="store_true", help="use SQLite instead of PostgreSQL")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
@@ -84,7 +87,8 @@ def simulate(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
         lost = [arguments.lost // arguments.processes] * arguments.processes
         processes = [
             context.Process(
-                target=host, args=(url, i, shares[i], lost[i], arguments.seconds, arguments.lease, stop, told)
+                target=host,
+                args=(url, i, shares[i], lost[i], arguments.seconds, arguments.lease, arguments.threads, stop, told),
             )
             for i in range(arguments.processes)
         ]
@@ -140,7 +144,7 @@ class Event:
 
 
 class Host:
-    """Runs many simulated workers in one thread: whoever's time has come acts."""
+    """Runs many simulated workers in a few threads: whoever's time has come acts."""
 
     def __init__(self, url: str, index: int, n: int, n_lost: int, mean_s: float, lease_s: float) -> None:
         from autopeft.store import open_store
@@ -150,6 +154,7 @@ class Host:
         self.mean_s, self.lease_s = mean_s, lease_s
         self.rng = random.Random(index)
         self._events: list[Event] = []
+        self._lock = threading.Lock()
         self._n = 0
         numbers = np.random.default_rng(index)
         self.measurements = [make_measurement(numbers) for _ in range(200)]
@@ -157,21 +162,33 @@ class Host:
 
     def at(self, seconds: float, act: Callable[[], None]) -> None:
         """Have something done so many seconds from now."""
-        self._n += 1
-        heapq.heappush(self._events, Event(time.monotonic() + seconds, self._n, act))
+        with self._lock:
+            self._n += 1
+            heapq.heappush(self._events, Event(time.monotonic() + seconds, self._n, act))
 
-    def run(self, stop: Any) -> None:
+    def run(self, n_threads: int, stop: Any) -> None:
         """Act until it is told to stop."""
         for worker in self.workers:
             self.at(self.rng.uniform(0, 1), worker.begin)
-        while not stop.is_set():
-            now = time.monotonic()
-            if not self._events or self._events[0].at > now:
-                time.sleep(min(0.01, self._events[0].at - now) if self._events else 0.01)
-                continue
-            heapq.heappop(self._events).act()
+        threads = [threading.Thread(target=self._act, args=(stop,)) for _ in range(n_threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         for worker in self.workers:
             worker.end()
+
+    def _act(self, stop: Any) -> None:
+        while not stop.is_set():
+            now, due = time.monotonic(), None
+            with self._lock:
+                wait_s = self._events[0].at - now if self._events else 1.0
+                if wait_s <= 0:
+                    due = heapq.heappop(self._events)
+            if due is None:
+                time.sleep(min(0.01, wait_s))
+            else:
+                due.act()
 
 
 class Worker:
@@ -247,12 +264,14 @@ class Worker:
         self._host.at(ANNOUNCE_S, self._announce)
 
 
-def host(url: str, index: int, n: int, n_lost: int, mean_s: float, lease_s: float, stop: Any, told: Any) -> None:
+def host(
+    url: str, index: int, n: int, n_lost: int, mean_s: float, lease_s: float, n_threads: int, stop: Any, told: Any
+) -> None:
     """A process with simulated workers."""
     made = Host(url, index, n, n_lost, mean_s, lease_s)
     made.store.drivers()
     told.put("ready")
-    made.run(stop)
+    made.run(n_threads, stop)
 
 
 class Watch:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from autopeft.store import _messages as messages
 from autopeft.store._claims import SERVED_GRAIN_S, asking, claim_waiting, running
@@ -141,27 +141,35 @@ class ClusterTables(SqlCore):
             if len(rows) > 1:
                 counted = connection.execute(running(), {"p_ids": [row.id for row in rows.values()]})
                 n_running = {row[0]: row[1] for row in counted}
-        if not rows:
-            return []
-        now: datetime = next(iter(rows.values())).now if server else self._times()["p_now"]
-        turns = [_turn(row, n_running.get(row.id, 0)) for row in rows.values()]
-        for turn in by_turn(turns, prefer=prefer or (), now=now):
-            served_at = rows[turn.name].served_at
-            is_served = served_at is not None and (now - served_at).total_seconds() < SERVED_GRAIN_S
-            with self._single() as connection:
-                found = claim_waiting(
-                    connection,
-                    turn.name,
-                    worker,
-                    self._times(lease_s),
-                    server=server,
-                    kinds=kinds,
-                    limit=limit,
-                    is_served=is_served,
-                )
-            if found:
-                return [(turn.name, trial) for trial in found]
-        return []
+            if not rows:
+                return []
+            now: datetime = next(iter(rows.values())).now if server else self._times()["p_now"]
+            turns = by_turn(
+                [_turn(row, n_running.get(row.id, 0)) for row in rows.values()], prefer=prefer or (), now=now
+            )
+            fresh = now - timedelta(seconds=SERVED_GRAIN_S)
+            served = {name for name, row in rows.items() if row.served_at is not None and row.served_at > fresh}
+
+            def take(connection: Connection) -> list[tuple[str, Trial]]:
+                for turn in turns:
+                    found = claim_waiting(
+                        connection,
+                        turn.name,
+                        worker,
+                        self._times(lease_s),
+                        server=server,
+                        kinds=kinds,
+                        limit=limit,
+                        is_served=turn.name in served,
+                    )
+                    if found:
+                        return [(turn.name, trial) for trial in found]
+                return []
+
+            if not self._is_sqlite:
+                return take(connection)
+        with self._single() as connection:
+            return take(connection)
 
     def _require_studies(self, names: Collection[str]) -> None:
         """Raise if there is no study of one of these names; studies are never deleted, so it is asked once."""
