@@ -17,7 +17,7 @@ from autopeft.orchestrate._inputs import INPUTS
 from autopeft.orchestrate._points import write_outcome
 from autopeft.orchestrate._portable import SETTINGS, VERSIONS, package_versions, version_problem
 from autopeft.orchestrate._worker_id import worker_id
-from autopeft.store import TrialStore, WorkerFacts, WorkerState
+from autopeft.store import LOCAL_EXECUTOR, TrialStore, WorkerFacts, WorkerState
 from autopeft.study import Failure, Study, Trial
 
 from .desk import Desk
@@ -32,6 +32,8 @@ _logger = logging.getLogger("autopeft.worker")
 #: A study that was refused is tried again after so long: somebody may have installed what was missing.
 _RETRY_S = 60.0
 _IDLE_S = (0.1, 2.0)
+#: Attribute that a driver sets last before it asks for trials.
+_SETTLED = "memory_bytes"
 _STORE_PAUSE_S = (0.2, 5.0)
 
 _Result = TypeVar("_Result")
@@ -113,6 +115,7 @@ class Supervisor:
     def _serve(self) -> None:
         idle_since, pause_s = time.monotonic(), _IDLE_S[0]
         while not self.is_stopping:
+            self._warm_up()
             claimed = self._claim()
             if claimed:
                 self._work(claimed[0][0], [trial for _, trial in claimed])
@@ -132,6 +135,25 @@ class Supervisor:
         end = time.monotonic() + seconds
         while not self.is_stopping and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
+
+    def _warm_up(self) -> None:
+        """Load a study before a trial of it is held, so that nobody waits for a trial that is not being trained."""
+        if self._desk is not None and self._desk.resident and self._desk.is_alive:
+            return
+        try:
+            names = self._settings.studies or [
+                item.study
+                for item in self._store.drivers()
+                if item.executor != LOCAL_EXECUTOR and not item.is_expired and item.study not in self._refused
+            ]
+            # What a study's driver has not settled yet would have to be loaded again.
+            ready = (name for name in names if _SETTLED in self._store.load_outline(name).attributes)
+            name = next(ready, None)
+        except StoreError:
+            return
+        reason = None if name is None else self._prepare(name)
+        if name is not None and reason is not None and not self.is_stopping:
+            self._refuse(name, (), reason)
 
     def _claim(self) -> list[tuple[str, Trial]]:
         now = time.monotonic()

@@ -234,6 +234,9 @@ def _drive(
     study = store.load_study(prepared.spec.name)
     store.set_attribute(study.spec.name, SETTINGS, settings_to_dict(prepared.settings))
     store.settle_attribute(study.spec.name, VERSIONS, package_versions())
+    if prepared.settings.executor != "local" and artifacts is not None:
+        # Before what workers wait for, so that none of them looks for files that are still on their way.
+        _ship(prepared, store, artifacts, progress)
     runner = load_runner(prepared, cache_dir=cache_dir, precision=study.attributes.get("precision"))
     memory_bytes = _settle(store, study, runner)
     planned = planned_baselines(prepared, memory_bytes=memory_bytes)
@@ -253,8 +256,6 @@ def _drive(
         cohort = prepared.settings.cohort or runner.cohort_size(probe_configuration(prepared, planned))
         executor = LocalExecutor(store, runner, progress, cohort=cohort, pruner=pruner)
     else:
-        if artifacts is not None:
-            _ship(prepared, store, artifacts, progress)
         executor = RemoteExecutor(store, progress, name=prepared.settings.executor, pool=pool)
         # The workers have their own; this one's memory is of no more use.
         del runner

@@ -138,19 +138,10 @@ def pause_worker(scene: Scene, rng: random.Random, n: int) -> Verdict:
     paused, other = scene.worker(), None
     for study, n_trials, left in rounds(verdict, n):
         with judged(scene, verdict, n_trials, study):
-            search = scene.search(n_trials, study=study)
+            # Long enough to be met in the middle.
+            search = scene.search(n_trials, "--epochs", "30", "--train-examples", "140", study=study)
             while left and search.poll() is None:
-                pid = paused.pid
-                number = (
-                    wait_until(
-                        lambda pid=pid, study=study: next(
-                            ((item + 1) for item, holder in scene.running(study).items() if holder == pid), None
-                        ),
-                        "a trial of the worker",
-                        alive=search,
-                    )
-                    - 1
-                )
+                number = wait_until(lambda study=study: _begun(scene, study, paused), "a trial", alive=search) - 1
                 family = _family(paused.pid)
                 _send(family, signal.SIGSTOP)
                 if scene.trials(study)[number].state.is_finished:
@@ -168,6 +159,8 @@ def pause_worker(scene: Scene, rng: random.Random, n: int) -> Verdict:
                 left -= 1
                 trial = scene.trials(study)[number]
                 assert f":{paused.pid}:" not in str(trial.worker), "the late result has overwritten the other one"
+                # It has let go of the trial before the next one is looked for.
+                wait_until(lambda study=study: paused.pid not in scene.running(study).values(), "the worker's return")
             finish(search)
     return verdict
 

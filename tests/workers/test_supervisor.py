@@ -20,7 +20,7 @@ from tests.orchestrate.test_executor import make_store
 from tests.study.builders import make_draft, make_spec
 from tests.workers.fake_engine import FakeEngine
 from workers import desk, supervisor
-from workers.messages import Run
+from workers.messages import Open, Run
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
 
@@ -70,6 +70,28 @@ def test_a_study_that_asks_for_no_workers_gets_none(executor: str | None) -> Non
     assert make(store).run() == 0
     assert states(store) == ["WAITING"]
     assert make(store, studies=("study",)).run() == 1, "one that is named is served all the same"
+
+
+def test_a_study_is_loaded_before_a_trial_of_it_is_held() -> None:
+    store = driven(1)
+    store.set_attribute("study", "memory_bytes", 1)
+    held: list[dict[int, str]] = []
+
+    class Watched(FakeEngine):
+        def send(self, message: Any) -> None:
+            if isinstance(message, Open):
+                held.append(store.running_workers("study"))
+            super().send(message)
+
+    assert make(store, Watched()).run() == 1
+    assert held == [{}]
+
+
+def test_a_study_whose_search_is_still_loading_is_not_loaded_for_nothing() -> None:
+    store = driven()
+    engine = FakeEngine()
+    make(store, engine).run()
+    assert engine.received == []
 
 
 def test_once_is_one_trial() -> None:
