@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 
 class Interruption:
     """SIGINT and SIGTERM (as from a container's stop), both as `KeyboardInterrupt`.
 
-    Where a signal arrives inside a callback of the garbage collector or of a library, Python prints the exception and
-    forgets it. What was wanted is therefore remembered, and `check` raises it again.
+    Where a signal arrives inside a callback of the garbage collector or of a library, Python would print the exception
+    and forget it. What was wanted is therefore remembered, and `check` raises it again; nothing is printed.
     """
 
     def __init__(self) -> None:
@@ -34,12 +39,22 @@ class Interruption:
             yield
             return
         previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        printing, sys.unraisablehook = sys.unraisablehook, _without_interrupts(sys.unraisablehook)
         try:
             yield
         finally:
+            sys.unraisablehook = printing
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _interrupt(self, _number: int, _frame: object) -> None:
         self._is_wanted = True
         raise KeyboardInterrupt
+
+
+def _without_interrupts(show: Callable[[UnraisableHookArgs], object]) -> Callable[[UnraisableHookArgs], object]:
+    def hook(found: UnraisableHookArgs) -> None:
+        if not issubclass(found.exc_type, KeyboardInterrupt):
+            show(found)
+
+    return hook

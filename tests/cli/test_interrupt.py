@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -18,17 +19,19 @@ def test_a_signal_is_an_interrupt_and_the_handlers_are_put_back(number: signal.S
     assert [signal.getsignal(item) for item in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_that_python_swallowed_is_raised_again() -> None:
-    """An exception in a finalizer is printed and lost."""
+class Finalized:
+    """An exception in a finalizer is lost; Python hands it to `sys.unraisablehook`, which prints it."""
 
-    class Finalized:
-        def __init__(self, do: Callable[[], None]) -> None:
-            self.do = do
+    def __init__(self, do: Callable[[], None]) -> None:
+        self.do = do
 
-        def __del__(self) -> None:
-            self.do()
+    def __del__(self) -> None:
+        self.do()
 
+
+def test_a_signal_that_python_swallowed_is_raised_again_and_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: shown.append(found.exc_type))
     interruption = Interruption()
     with interruption.watched():
         interruption.check()
@@ -36,3 +39,7 @@ def test_a_signal_that_python_swallowed_is_raised_again() -> None:
         gc.collect()
         with pytest.raises(KeyboardInterrupt):
             interruption.check()
+        assert shown == []
+        Finalized(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+        gc.collect()
+    assert shown == [ZeroDivisionError]

@@ -93,7 +93,8 @@ def test_two_workers_one_of_which_is_killed_give_the_numbers_of_a_local_search(c
     assert len(common) >= 5
     assert {key: remote[key] for key in common} == {key: local[key] for key in common}
     with open_store(command.folder / "remote.db") as store:
-        assert store.workers() == []
+        # What was killed could not say goodbye; it is listed until its lease ends.
+        assert {item.facts.pid for item in store.workers()} <= {pid}
         assert store.drivers() == []
 
 

@@ -162,7 +162,7 @@ def test_a_killed_search_with_a_pruner_ends_like_one_that_was_not(
     step, resumed = Cohort.step, []
     reached: dict[int, list[str]] = {8: [], 14: []}
     monkeypatch.setattr(LocalExecutor, "give_back", lambda *_: None)
-    monkeypatch.setattr("autopeft.orchestrate._loop.is_dead", lambda _: True)
+    monkeypatch.setattr("autopeft.orchestrate._recover.is_dead", lambda _: True)
 
     def killing(self: Cohort, number: int, *arguments: object) -> None:
         job = self.candidates[0].job
