@@ -22,6 +22,7 @@ import heapq
 import json
 import multiprocessing
 import os
+import queue
 import random
 import sys
 import tempfile
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--lost", type=int, default=20, help="workers that stop in the middle of a trial")
     parser.add_argument("--processes", type=int, default=2, help="that the workers share")
     parser.add_argument(
-        "--threads", type=int, default=8, help="of each process: so many workers wait for the store at once"
+        "--threads", type=int, default=5, help="of each process: so many workers wait for the store at once"
     )
     parser.add_argument("--sqlite", action="store_true", help="use SQLite instead of PostgreSQL")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
@@ -168,27 +169,29 @@ class Host:
 
     def run(self, n_threads: int, stop: Any) -> None:
         """Act until it is told to stop."""
-        for worker in self.workers:
-            self.at(self.rng.uniform(0, 1), worker.begin)
-        threads = [threading.Thread(target=self._act, args=(stop,)) for _ in range(n_threads)]
+        due: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threads = [threading.Thread(target=_act, args=(due,)) for _ in range(n_threads)]
         for thread in threads:
             thread.start()
+        for worker in self.workers:
+            self.at(self.rng.uniform(0, 1), worker.begin)
+        while not stop.is_set():
+            with self._lock:
+                now = time.monotonic()
+                while self._events and self._events[0].at <= now:
+                    due.put(heapq.heappop(self._events).act)
+            time.sleep(0.005)
+        for _ in threads:
+            due.put(None)
         for thread in threads:
             thread.join()
         for worker in self.workers:
             worker.end()
 
-    def _act(self, stop: Any) -> None:
-        while not stop.is_set():
-            now, due = time.monotonic(), None
-            with self._lock:
-                wait_s = self._events[0].at - now if self._events else 1.0
-                if wait_s <= 0:
-                    due = heapq.heappop(self._events)
-            if due is None:
-                time.sleep(min(0.01, wait_s))
-            else:
-                due.act()
+
+def _act(due: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (act := due.get()) is not None:
+        act()
 
 
 class Worker:

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy import Row, Select, delete, insert, select, update
 
 from autopeft.store import _messages as messages
-from autopeft.store._claims import SERVED_GRAIN_S, asking, claim_waiting, running
+from autopeft.store._claims import SERVED_GRAIN_S, asking, claim_by_turn, claim_waiting, running
 from autopeft.store._cluster import DriverLease, WorkerFacts, WorkerRecord, WorkerState
 from autopeft.store._codec import to_json
 from autopeft.store._models import DriverRow, StudyRow, WorkerRow
@@ -126,50 +126,73 @@ class ClusterTables(SqlCore):
     ) -> list[tuple[str, Trial]]:
         messages.check_claim(worker, lease_s)
         messages.check_limit(limit)
-        server = self._has_server_clock
+        if studies is not None:
+            self._require_studies(studies)
+        if self._is_sqlite:
+            return self._claim_on_sqlite(worker, lease_s, studies, kinds, prefer or (), refuse, limit)
+        while True:
+            with self._single() as connection:
+                is_waiting, found = claim_by_turn(
+                    connection,
+                    worker,
+                    self._times(lease_s),
+                    server=self._has_server_clock,
+                    studies=studies,
+                    kinds=kinds,
+                    prefer=prefer or (),
+                    refuse=refuse,
+                    limit=limit,
+                )
+            # If others were faster, there may be more, or another study's turn.
+            if found or not is_waiting:
+                return found
+
+    def _claim_on_sqlite(
+        self,
+        worker: str,
+        lease_s: float,
+        studies: Collection[str] | None,
+        kinds: Collection[TrialKind] | None,
+        prefer: Collection[str],
+        refuse: Collection[str],
+        limit: int,
+    ) -> list[tuple[str, Trial]]:
         parameters: dict[str, Any] = {"p_refused": list(refuse)}
         if kinds is not None:
             parameters["p_kinds"] = [kind.value for kind in kinds]
         if studies is not None:
-            self._require_studies(studies)
             parameters["p_studies"] = list(studies)
-        with self._glancing() as connection:
+        with self._reading() as connection:
             # Most of the time nothing waits, and then nothing is locked.
-            statement = asking(server, kinds is not None, studies is not None)
-            rows = {row.name: row for row in connection.execute(statement, parameters)}
+            rows = {
+                row.name: row for row in connection.execute(asking(kinds is not None, studies is not None), parameters)
+            }
             n_running: dict[int, int] = {}
             if len(rows) > 1:
                 counted = connection.execute(running(), {"p_ids": [row.id for row in rows.values()]})
                 n_running = {row[0]: row[1] for row in counted}
-            if not rows:
-                return []
-            now: datetime = next(iter(rows.values())).now if server else self._times()["p_now"]
-            turns = by_turn(
-                [_turn(row, n_running.get(row.id, 0)) for row in rows.values()], prefer=prefer or (), now=now
-            )
-            fresh = now - timedelta(seconds=SERVED_GRAIN_S)
-            served = {name for name, row in rows.items() if row.served_at is not None and row.served_at > fresh}
-
-            def take(connection: Connection) -> list[tuple[str, Trial]]:
-                for turn in turns:
-                    found = claim_waiting(
-                        connection,
-                        turn.name,
-                        worker,
-                        self._times(lease_s),
-                        server=server,
-                        kinds=kinds,
-                        limit=limit,
-                        is_served=turn.name in served,
-                    )
-                    if found:
-                        return [(turn.name, trial) for trial in found]
-                return []
-
-            if not self._is_sqlite:
-                return take(connection)
+        if not rows:
+            return []
+        times = self._times(lease_s)
+        turns = [_turn(row, n_running.get(row.id, 0)) for row in rows.values()]
+        grain = timedelta(seconds=SERVED_GRAIN_S)
         with self._single() as connection:
-            return take(connection)
+            for turn in by_turn(turns, prefer=prefer, now=times["p_now"]):
+                served_at = rows[turn.name].served_at
+                is_noted = served_at is not None and served_at > times["p_now"] - grain
+                found = claim_waiting(
+                    connection,
+                    turn.name,
+                    worker,
+                    times,
+                    server=False,
+                    kinds=kinds,
+                    limit=limit,
+                    notes_service=not is_noted,
+                )
+                if found:
+                    return [(turn.name, trial) for trial in found]
+        return []
 
     def _require_studies(self, names: Collection[str]) -> None:
         """Raise if there is no study of one of these names; studies are never deleted, so it is asked once."""

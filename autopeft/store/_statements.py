@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
     true,
     union_all,
@@ -50,7 +51,7 @@ def now_of(server: bool) -> ColumnElement[Any]:
 def expiry_of(server: bool) -> ColumnElement[Any]:
     """When a lease expires: ``p_lease_s`` from now by the server's clock, or the parameter ``p_expiry``."""
     if server:
-        interval = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("p_lease_s", type_=Float()))
+        interval = literal_column("interval '1 s'").op("*")(bindparam("p_lease_s", type_=Float()))
         return func.statement_timestamp(type_=DateTime(timezone=True)).op("+")(interval)
     return bindparam("p_expiry", type_=UtcDateTime())
 
