@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autopeft.orchestrate._settings import SearchSettings, parse_duration, parse_share
     from autopeft.orchestrate._statistics import Interval, difference_interval, score_interval
     from autopeft.orchestrate._warm_start import WarmStart, begin_study, find_warm_start
-    from autopeft.orchestrate._worker_id import is_dead, local_pid, worker_id
+    from autopeft.orchestrate._worker_id import is_dead, is_here, local_pid, worker_id
 
 _PLACES = {
     "_baselines": ("Baseline", "baselines"),
@@ -38,7 +38,7 @@ _PLACES = {
     "_settings": ("SearchSettings", "parse_duration", "parse_share"),
     "_statistics": ("Interval", "difference_interval", "score_interval"),
     "_warm_start": ("WarmStart", "begin_study", "find_warm_start"),
-    "_worker_id": ("is_dead", "local_pid", "worker_id"),
+    "_worker_id": ("is_dead", "is_here", "local_pid", "worker_id"),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -66,6 +66,7 @@ __all__ = [
     "difference_interval",
     "find_warm_start",
     "is_dead",
+    "is_here",
     "load_runner",
     "local_pid",
     "make_plan",

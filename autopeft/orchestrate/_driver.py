@@ -56,7 +56,7 @@ class DriverSeat:
             StoreError: If the store cannot be used.
         """
         known = self._store.driver(self._study)
-        dead = [known.holder] if known is not None and is_dead(process_of(known.holder)) else []
+        dead = [known.holder] if known is not None and is_dead(known.holder) else []
         lease = self._store.acquire_driver(
             self._study, self.holder, executor=self._executor, lease_s=self._lease_s, dead_holders=dead
         )

@@ -25,8 +25,8 @@ def worker_id(pid: int | None = None) -> str:
 
 def local_pid(worker: str) -> int | None:
     """The pid of a process that is alive on this machine; None if it is dead, or nobody can tell from here."""
-    place, pid, _ = worker.rsplit(":", 2)
-    return int(pid) if place == _place() and not is_dead(worker) else None
+    found = _read(worker)
+    return None if found is None or not _is_alive(*found) else found[0]
 
 
 def is_dead(worker: str) -> bool:
@@ -34,12 +34,30 @@ def is_dead(worker: str) -> bool:
 
     That is on another machine, in a container with pids of its own even if its host name is the same, and before the
     machine was started last: the lease of such a worker's trial must expire.
+
+    Args:
+        worker: A name as `worker_id` gives it; what follows a ``#`` tells several of one process apart.
     """
-    place, pid, start = worker.rsplit(":", 2)
-    if place != _place():
-        return False
-    now = _start_time(int(pid))
-    return now is None or abs(now - int(start)) > _CLOCK_SLACK_S
+    found = _read(worker)
+    return found is not None and not _is_alive(*found)
+
+
+def is_here(worker: str) -> bool:
+    """Whether it can be told from here if a worker is alive."""
+    return _read(worker) is not None
+
+
+def _read(worker: str) -> tuple[int, int] | None:
+    """Pid and start time of a process of this machine; None for one of another, and for other names."""
+    place, *numbers = worker.partition("#")[0].rsplit(":", 2)
+    if place != _place() or len(numbers) != 2 or not all(item.isdecimal() for item in numbers):
+        return None
+    return int(numbers[0]), int(numbers[1])
+
+
+def _is_alive(pid: int, start: int) -> bool:
+    now = _start_time(pid)
+    return now is not None and abs(now - start) <= _CLOCK_SLACK_S
 
 
 def _place() -> str:

@@ -42,7 +42,8 @@ def test_the_process_that_drives_a_study_is_asked_to_end(
     cli: Cli, tmp_path: Path, driver: subprocess.Popen[bytes]
 ) -> None:
     store, name = stored(tmp_path / "a.db")
-    store.acquire_driver(name, worker_id(driver.pid), executor="local", lease_s=600)
+    # As a driver's seat names its process.
+    store.acquire_driver(name, f"{worker_id(driver.pid)}#1", executor="local", lease_s=600)
     ran = cli("stop", name, "--db", str(tmp_path / "a.db"))
     assert ran.code == 0, ran.err
     assert driver.wait(30) == -signal.SIGTERM
@@ -59,7 +60,7 @@ def test_a_driver_elsewhere_or_one_that_does_not_end_is_said(tmp_path: Path, mon
     with pytest.raises(MachineError, match="far:away:12:34 on another machine"):
         _stop_here(store, name)
     store.release_driver(name, "far:away:12:34")
-    store.acquire_driver(name, worker_id(), executor="local", lease_s=600)
+    store.acquire_driver(name, f"{worker_id()}#1", executor="local", lease_s=600)
     killed: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
     with pytest.raises(MachineError, match="has not within"):

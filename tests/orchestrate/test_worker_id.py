@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autopeft.orchestrate._worker_id import is_dead, local_pid, worker_id
+from autopeft.orchestrate._worker_id import is_dead, is_here, local_pid, worker_id
 
 PRINT = "from autopeft.orchestrate._worker_id import worker_id; print(worker_id())"
 UNSHARE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
@@ -28,8 +29,18 @@ def test_a_reused_pid_is_another_worker() -> None:
     assert is_dead(f"{place}:{pid}:{int(start) - 100}")
 
 
-def test_nobody_can_tell_about_another_machine() -> None:
-    assert not is_dead("elsewhere:1:0")
+def test_several_names_of_one_process_are_that_process() -> None:
+    assert not is_dead(f"{worker_id()}#12")
+    assert local_pid(f"{worker_id()}#12") == os.getpid()
+    assert is_dead(f"{other_worker()}#1")
+
+
+@pytest.mark.parametrize("name", ["elsewhere:1:0", "somebody", "", f"{worker_id()}:x", "#", ":::"])
+def test_nobody_can_tell_about_another_machine_or_name(name: str) -> None:
+    assert not is_dead(name)
+    assert not is_here(name)
+    assert local_pid(name) is None
+    assert is_here(worker_id())
 
 
 def test_nobody_can_tell_from_the_host_name_alone() -> None:
