@@ -34,10 +34,16 @@ class Suggestion:
         params: Canonical params of the point.
         notes: JSON-ready facts kept with the trial: ``source`` (a `Source`) always, ``why`` as a sentence for people,
             and what else the sampler knows.
+        left_out: What the sampler's model predicts each observed trial to be without that trial, JSON-ready:
+            ``n_search`` (search trials there were), ``numbers`` (of the observed trials) and ``objectives``, by name
+            the columns ``observed``, ``mean``, ``low`` and ``high`` in that order, as natural values. It speaks of the
+            model and not of the point: all suggestions of a batch have the same, and it is too long to be kept with
+            every trial. None without a model.
     """
 
     params: Mapping[str, OptionValue]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, Any] | None = None
 
     @property
     def source(self) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from autopeft.samplers._earlier import EarlierStudy
 from autopeft.samplers._encoding import Encoder
 from autopeft.samplers._feasibility import Feasibility
 from autopeft.samplers._goal import Evidences, FitSurrogate, Goal, fit_default, make_goal
-from autopeft.samplers._history import Evidence, History, Observation, learned_constraints
+from autopeft.samplers._history import Evidence, History, Observation, learned_constraints, measured_values
 from autopeft.samplers._knowledge import Knowledge, transfer_weights
 from autopeft.samplers._known import KnownCosts, measured_objectives
 from autopeft.samplers._local_search import maximize
@@ -105,7 +106,7 @@ class BayesianSampler:
         chosen: list[Suggestion] = []
         with reproducible(int(rng.integers(2**31))):
             n_initial = N_INITIAL_WARM if self._knowledge.has_sources else N_INITIAL
-            goal, why = self._goal(history) if history.n_search + n > n_initial else (None, "")
+            goal, why, left_out = self._goal(history) if history.n_search + n > n_initial else (None, "", None)
             while len(chosen) < n:
                 index = history.n_search + len(chosen)
                 suggestion, point = self._suggest(index, goal, why, rng, taken)
@@ -115,7 +116,7 @@ class BayesianSampler:
                 taken.add(point.fingerprint)
                 if goal is not None and len(chosen) < n:
                     goal.believe([point])
-        return chosen
+        return [replace(suggestion, left_out=left_out) for suggestion in chosen]
 
     def _suggest(
         self, index: int, goal: Goal | None, why: str, rng: np.random.Generator, taken: set[str]
@@ -174,8 +175,8 @@ class BayesianSampler:
             found[objective.name] = {"mean": natural[1], "low": min(natural), "high": max(natural)}
         return {"predicted": found}
 
-    def _goal(self, history: History) -> tuple[Goal | None, str]:
-        """The acquisition function given all trials; None, and why, if there can be none."""
+    def _goal(self, history: History) -> tuple[Goal | None, str, dict[str, Any] | None]:
+        """The acquisition function given all trials, or None and why there is none; then `Suggestion.left_out`."""
         inside = [item for item in history.observations if self._fits(item)]
         encodable = [item for item in inside if self._encoder.can_encode(item.configuration)]
         known = [item for item in encodable if item.evidence in (Evidence.MEASURED, Evidence.PRUNED)]
@@ -184,7 +185,8 @@ class BayesianSampler:
         outside = [item for item in inside if item.evidence is Evidence.MEASURED and item not in known]
         n_measured = sum(item.evidence is Evidence.MEASURED for item in known)
         if self._measured and n_measured < _MIN_OBSERVATIONS:
-            return None, self._warn(f"only {n_measured} measured trials to learn from, {_MIN_OBSERVATIONS} are needed")
+            why = f"only {n_measured} measured trials to learn from, {_MIN_OBSERVATIONS} are needed"
+            return None, self._warn(why), None
         try:
             evidence = Evidences(
                 known=known,
@@ -202,13 +204,31 @@ class BayesianSampler:
                 fit=self._fit,
             )
         except SurrogateError as error:
-            return None, self._warn(str(error))
+            return None, self._warn(str(error)), None
+        left_out = self._left_out(history, known, goal.surrogates)
         worthless = self._worthless(goal.surrogates)
         if worthless is not None:
-            return None, self._warn(worthless)
+            return None, self._warn(worthless), left_out
         if pending:
             goal.believe(pending)
-        return goal, ""
+        return goal, "", left_out
+
+    def _left_out(
+        self, history: History, known: Sequence[Observation], surrogates: Sequence[Surrogate]
+    ) -> dict[str, Any] | None:
+        """See `Suggestion.left_out`."""
+        if not surrogates:
+            return None
+        x = self._encoder.encode(known)
+        values = measured_values(known, len(self._measured))
+        return {
+            "n_search": history.n_search,
+            "numbers": [item.number for item in known],
+            "objectives": {
+                objective.name: model.left_out.table(x, y, transform=model.transform, sign=objective.sign)
+                for objective, model, y in zip(self._measured, surrogates, values.T, strict=True)
+            },
+        }
 
     def _worthless(self, surrogates: Sequence[Surrogate]) -> str | None:
         """Why no surrogate can be trusted; None if one can: where one objective can be learned, the goal is of use."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from autopeft.samplers._botorch import BotorchWarning, NumericalWarning
 from autopeft.samplers._gaussian_process import Data, FitError, GaussianProcess, fit
+from autopeft.samplers._left_out import LeftOut
 from autopeft.samplers._priors import DimensionScaled, LengthScalePrior
 from autopeft.samplers._transform import OutcomeTransform
 
@@ -120,6 +121,10 @@ class Surrogate(Protocol):
         """By leave-one-out, as fitted."""
 
     @property
+    def left_out(self) -> LeftOut:
+        """The leave-one-out predictions themselves, as fitted."""
+
+    @property
     def transform(self) -> OutcomeTransform:
         """From natural all-maximise values to the units of the predictions."""
 
@@ -159,7 +164,8 @@ class GaussianProcesses:
     ) -> None:
         self.transform = transform
         self.processes = list(processes)
-        self.quality = _quality(self.processes, held_out)
+        self.left_out = _left_out(self.processes)
+        self.quality = _quality(self.processes[0].data, self.left_out, held_out)
 
     @classmethod
     def fit(
@@ -258,17 +264,21 @@ def _mixture(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return mean, variances.mean(0) + (means - mean).square().mean(0)
 
 
-def _quality(processes: Sequence[GaussianProcess], held_out: tuple[int, float | None]) -> Quality:
-    z = processes[0].data.z.numpy()
-    mean, variance = (item.numpy() for item in _mixture([process.leave_one_out() for process in processes]))
+def _left_out(processes: Sequence[GaussianProcess]) -> LeftOut:
+    mean, variance = _mixture([process.leave_one_out() for process in processes])
+    return LeftOut(x=processes[0].data.x.numpy(), mean=mean.numpy(), deviation=variance.sqrt().numpy())
+
+
+def _quality(data: Data, left_out: LeftOut, held_out: tuple[int, float | None]) -> Quality:
+    z = data.z.numpy()
     n = len(z)
     # Mean and variance of the others, each: (n m - z_i) / (n - 1) and so on; a spread of zero gets a floor.
     others = (z.sum() - z) / max(n - 1, 1)
     spread = np.maximum((np.square(z).sum() - np.square(z)) / max(n - 1, 1) - np.square(others), 1e-6)
     return Quality(
         n=n,
-        rank_correlation=_rank_correlation(mean, z),
-        log_density=float(stats.norm.logpdf(z, mean, np.sqrt(variance)).mean()),
+        rank_correlation=_rank_correlation(left_out.mean, z),
+        log_density=float(stats.norm.logpdf(z, left_out.mean, left_out.deviation).mean()),
         constant_log_density=float(stats.norm.logpdf(z, others, np.sqrt(spread)).mean()),
         n_held_out=held_out[0],
         held_out_rank_correlation=held_out[1],

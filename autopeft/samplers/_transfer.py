@@ -13,6 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from autopeft.samplers._gaussian_process import Data, GaussianProcess
+from autopeft.samplers._left_out import LeftOut
 from autopeft.samplers._surrogate import GaussianProcesses, Quality, Surrogate, SurrogateError, fit_processes
 from autopeft.samplers._transform import OutcomeTransform
 
@@ -159,7 +160,8 @@ class TransferSurrogate:
         self.shift = shift
         self.weights = dict(weights)
         self._residual = residual
-        self.quality = _quality(residual, shift, reference)
+        self.left_out = _left_out(residual, shift)
+        self.quality = _quality(residual, shift, self.left_out, reference)
 
     @classmethod
     def fit(cls, own: Surrogate, sources: Sequence[SourceModel], *, seed: int) -> Surrogate:
@@ -235,18 +237,23 @@ def _slope(predicted: Array, observed: Array) -> float:
     return float(np.clip((p @ o + _SLOPE_PRIOR) / (p @ p + _SLOPE_PRIOR), 0.0, _MAX_SLOPE))
 
 
-def _quality(residual: GaussianProcesses, shift: SourceShift, reference: Quality) -> Quality:
+def _left_out(residual: GaussianProcesses, shift: SourceShift) -> LeftOut:
     """Leave-one-out of the shifted processes; the shift itself is that of all data."""
-    data = residual.process.data
-    start = shift.mean(data.x.numpy())
-    observed = start + shift.spread * data.z.numpy()
+    x = residual.process.data.x.numpy()
     parts = [process.leave_one_out() for process in residual.processes]
-    mean = start + shift.spread * np.mean([item.numpy() for item, _ in parts], axis=0)
+    mean = shift.mean(x) + shift.spread * np.mean([item.numpy() for item, _ in parts], axis=0)
     variance = shift.spread**2 * np.mean([item.numpy() for _, item in parts], axis=0)
+    return LeftOut(x=x, mean=mean, deviation=np.sqrt(variance))
+
+
+def _quality(residual: GaussianProcesses, shift: SourceShift, left_out: LeftOut, reference: Quality) -> Quality:
+    data = residual.process.data
+    observed = shift.mean(data.x.numpy()) + shift.spread * data.z.numpy()
+    mean = left_out.mean
     is_constant = min(np.ptp(mean), np.ptp(observed)) < 1e-9
     return Quality(
         n=len(observed),
         rank_correlation=None if is_constant else float(stats.spearmanr(mean, observed).statistic),
-        log_density=float(stats.norm.logpdf(observed, mean, np.sqrt(variance)).mean()),
+        log_density=float(stats.norm.logpdf(observed, mean, left_out.deviation).mean()),
         constant_log_density=reference.constant_log_density,
     )

@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from autopeft.objectives import COSTS, Constraint
 from autopeft.samplers import Source, _bayesian, make_sampler
@@ -236,3 +237,40 @@ def test_up_to_four_objectives_several_of_them_exact() -> None:
     found = sampler(objectives=objectives).ask(random_trials(SMALL, problem, 12), 2)
     assert [item.source for item in found] == [Source.MODEL] * 2
     assert found[0].params != found[1].params
+
+
+def test_every_suggestion_of_a_batch_hands_out_what_was_left_out_of_the_model() -> None:
+    """Natural values of the observed trials, those stopped early included, and predictions that go with them."""
+    problem = Problem(SMALL, seed=4)
+    done = random_trials(SMALL, problem, 24)
+    failed = make_trial(24, SMALL.compile(SMALL.sample(np.random.default_rng(5))), SMALL, state=TrialState.FAILED)
+    first, second = sampler(objectives=(ACCURACY, SECONDS, PARAMETERS)).ask([*done, failed], 2)
+    found = first.left_out
+    assert found == second.left_out
+    assert "left_out" not in first.notes
+    assert found["n_search"] == 25
+    assert found["numbers"] == [item.number for item in done]
+    assert list(found["objectives"]) == ["accuracy", "wall_time_s"]  # parameters are known, not modelled
+    for name, table in found["objectives"].items():
+        assert table["observed"] == pytest.approx([item.value(name) for item in done], rel=1e-5)
+        assert all(
+            low < mean < high for low, mean, high in zip(table["low"], table["mean"], table["high"], strict=True)
+        )
+        quality = first.notes["leave_one_out"][name]["rank_correlation"]
+        assert stats.spearmanr(table["observed"], table["mean"]).statistic == pytest.approx(quality, abs=1e-3)
+
+
+def test_what_was_left_out_of_a_model_that_nobody_trusts_is_handed_out_too() -> None:
+    rng = np.random.default_rng(3)
+    noise = [
+        make_trial(t.number, t.configuration, SMALL, params=t.draft.params, values=(float(rng.normal()), 1.0))
+        for t in random_trials(SMALL, Problem(SMALL, seed=0), 30)
+    ]
+    (found,) = sampler().ask(noise, 1)
+    assert found.source is Source.SPACE_FILLING
+    assert len(found.left_out["objectives"]["accuracy"]["mean"]) == 30
+
+
+def test_without_a_model_nothing_is_left_out() -> None:
+    (found,) = sampler().ask(random_trials(SMALL, Problem(SMALL, seed=0), 3), 1)
+    assert found.left_out is None

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from autopeft.samplers import _surrogate
-from autopeft.samplers._gaussian_process import FitError
+from autopeft.samplers._gaussian_process import FitError, GaussianProcess
 from autopeft.samplers._priors import DimensionScaled, SparseAxes
 from autopeft.samplers._surrogate import GaussianProcesses, Quality, SurrogateError, reproducible
 
@@ -202,3 +202,27 @@ def test_reproducible_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == n_threads
     assert warnings.filters == filters
+
+
+def test_left_out_predictions_are_those_of_a_process_without_the_configuration(data: tuple) -> None:
+    """Oracle: the process with the same hyperparameters given the others; its constant mean is fitted to these."""
+    surrogate = fit(*data)
+    (process,) = surrogate.processes
+    one = math.exp(process.hyperparameters.log_noise)
+    found = surrogate.left_out
+    assert found.x.tolist() == process.data.x.tolist()
+    for i in range(0, 40, 7):
+        rest = torch.arange(40) != i
+        mean, variance = GaussianProcess(process.data.take(rest), process.hyperparameters).predict(
+            process.data.x[~rest]
+        )
+        assert found.mean[i] == pytest.approx(float(mean), abs=0.02)
+        assert found.deviation[i] == pytest.approx(math.sqrt(float(variance) + one), rel=0.02)
+
+
+def test_what_is_believed_later_is_not_left_out(data: tuple) -> None:
+    surrogate = fit(*data)
+    before = surrogate.left_out
+    surrogate.believe(np.random.default_rng(2).random((3, 6)))
+    assert surrogate.left_out is before
+    assert len(before.mean) == 40

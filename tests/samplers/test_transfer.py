@@ -143,6 +143,16 @@ def test_its_weights_are_named_and_its_quality_beats_the_constant() -> None:
     assert found.quality.n == 10
 
 
+def test_what_it_predicts_without_a_configuration_is_the_shift_and_what_is_left_over() -> None:
+    """Oracle: the definition, with the closed form of the process of what is left over."""
+    found = shifted()
+    mean, variance = (item.numpy() for item in found.process.leave_one_out())
+    x = found.process.data.x.numpy()
+    assert found.left_out.x.tolist() == x.tolist()
+    assert found.left_out.mean == pytest.approx(found.shift.mean(x) + found.shift.spread * mean)
+    assert found.left_out.deviation == pytest.approx(found.shift.spread * np.sqrt(variance))
+
+
 def test_believing_keeps_the_mean_and_shrinks_the_doubt() -> None:
     found = shifted()
     before, doubt = found.predict(X[:20])
