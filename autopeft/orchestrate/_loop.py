@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +18,15 @@ from autopeft.orchestrate._prepare import PreparedSearch
 from autopeft.orchestrate._recover import recover
 from autopeft.orchestrate._warm_start import stored_warm_start
 from autopeft.pruners import PRUNING_ATTRIBUTE, NoPruner, Pruner, pruning_report, to_continue
-from autopeft.samplers import Sampler, make_sampler
+from autopeft.samplers import Sampler, Suggestion, make_sampler
 from autopeft.store import StudyFollower, TrialStore
 from autopeft.study import Study, TrialDraft, TrialKind, TrialState
 
 _POLL_S = 0.5
 #: What is worked out from all trials is worked out anew when so large a share of them has ended since.
 _STALE_SHARE = 1 / 200
+#: Attribute of the study with what the sampler's newest model predicts of each trial without it: `Suggestion.left_out`.
+LEFT_OUT_ATTRIBUTE = "leave_one_out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ class SearchLoop:
         self._pruner = pruner or NoPruner()
         self._n_reported = -1
         self._n_reconsidered = -1
+        self._n_left_out = -1
         self._name = prepared.spec.name
         self._seat = seat or DriverSeat(store, self._name, executor=executor.name, progress=progress)
         # Only a pruner looks at the curves of running trials.
@@ -270,7 +273,16 @@ class SearchLoop:
         # If another process added a trial meanwhile, what it knew, the next suggestion must know too.
         with suppress(TrialConflictError):
             self._store.add_trials(self._name, drafts, number=len(study.trials), notes=notes)
+            self._keep_left_out(suggestions)
         return bool(suggestions)
+
+    def _keep_left_out(self, suggestions: Sequence[Suggestion]) -> None:
+        """Store what the model of these suggestions predicts of each trial without it, in place of an older model's."""
+        left_out = suggestions[0].left_out if suggestions else None
+        if left_out is None or not _is_due(left_out["n_search"], self._n_left_out):
+            return
+        self._n_left_out = left_out["n_search"]
+        self._store.set_attribute(self._name, LEFT_OUT_ATTRIBUTE, dict(left_out))
 
     def _drain(self, kinds: Collection[TrialKind]) -> None:
         """Run or await every trial of these kinds."""

@@ -13,8 +13,9 @@ from autopeft.exceptions import InfeasibleError
 from autopeft.modules import MODULES
 from autopeft.orchestrate import LocalExecutor, Progress, SearchLoop, SearchResult, SilentProgress, baselines
 from autopeft.orchestrate._driver import DriverSeat
-from autopeft.orchestrate._loop import _is_due
+from autopeft.orchestrate._loop import LEFT_OUT_ATTRIBUTE, _is_due
 from autopeft.orchestrate._worker_id import worker_id
+from autopeft.samplers import Suggestion, make_sampler
 from autopeft.samplers._encoding import Encoder
 from autopeft.store import MemoryStore, StudyChanges, StudyMark, TrialStore, open_store
 from autopeft.study import Study, Trial, TrialKind, TrialState
@@ -98,6 +99,37 @@ def test_what_is_proposed_is_what_is_evaluated() -> None:
     assert sources == ["initial"] * 8 + ["model"] * 4
     assert noted["leave_one_out"]["accuracy"]["n"] >= 8
     assert noted["predicted"]["accuracy"]["low"] < noted["predicted"]["accuracy"]["high"]
+
+
+def test_the_study_keeps_what_the_newest_model_predicts_of_each_trial_without_it() -> None:
+    """One value, that of the last suggestion's model: it knew all trials before; oracle: the sampler, asked again."""
+    store = MemoryStore()
+    loop = make_loop(store, ToyRunner(), confirm_top=0, sampler="bayesian", trials=12)
+    study = loop.run().study
+    found = study.attributes[LEFT_OUT_ATTRIBUTE]
+    spec, prepared = loop._prepared.spec, loop._prepared
+    again = make_sampler(
+        "bayesian", space=prepared.space, objectives=spec.objectives, seed=spec.seed, fidelity=spec.fidelity
+    )
+    assert found == again.ask(study.trials[:11], 1)[0].left_out
+    assert found["n_search"] == 11
+    assert found["numbers"] == list(range(11))
+    assert found["objectives"]["accuracy"]["observed"] == pytest.approx(
+        [item.value("accuracy") for item in study.trials[:11]], rel=1e-5
+    )
+
+
+def test_of_a_long_study_models_are_kept_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model of the first 400 trials; from then on one whenever so many have come that its share is not small."""
+    store = MemoryStore()
+    loop = make_loop(store, ToyRunner())
+    kept = []
+    monkeypatch.setattr(store, "set_attribute", lambda name, key, value: kept.append(value["n_search"]))
+    for n in [*range(395, 405), 1001, 1003, 1004, 1005, 1011]:
+        loop._keep_left_out([Suggestion(params={}, left_out={"n_search": n})])
+    loop._keep_left_out([Suggestion(params={})])
+    loop._keep_left_out([])
+    assert kept == [*range(395, 401), 402, 404, 1001, 1005, 1011]
 
 
 class _Configured:
