@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 _PATIENCE_S: Final = 60.0
 _POLL_S: Final = 0.2
-#: Words of a stored command after which it runs code that somebody named.
+#: Words of a stored command after which it runs code that somebody named, ...
 _CODE_FLAGS: Final = ("--allow-pickle", "--trust-remote-code", "--config")
 _NAMING_FLAGS: Final = ("--objective", "--record")
+#: ... or sends data or tokens to a machine that somebody named. Whoever has a Ray cluster can run code on its drivers.
+_PLACE_FLAGS: Final = ("--server", "--token-file", "--ca-file", "--artifacts", "--address")
 
 
 def stop(
@@ -80,36 +82,60 @@ def resume(
         _change(chosen, "resume", study, token_file, ca_file, format)
         return
     found = find_study(open_existing_store(db), study)
-    words = resume_words(found.attributes.get("command"), found.spec.name, database_flag(db))
+    words = resume_words(found.attributes.get("command"), found.spec.name)
     if format is not OutputFormat.HUMAN:
         words += ["--format", format.value]
-    tell(f"Running: {shlex.join(words)}")
+    tell(f"Running: {printable(shlex.join([*words, *database_flag(db)]))}")
     from autopeft.cli._app import app
 
-    raise typer.Exit(app(words[1:], prog_name=words[0], standalone_mode=False) or 0)
+    # What is shown leaves out a URL with a password.
+    place = () if db is None else ("--db", db)
+    raise typer.Exit(app([*words[1:], *place], prog_name=words[0], standalone_mode=False) or 0)
 
 
-def resume_words(command: Any, study: str, database: tuple[str, ...]) -> list[str]:
-    """The words of a study's stored command, if running them is harmless.
+def resume_words(command: Any, study: str) -> list[str]:
+    """The words of a study's stored command, if running them is harmless, without the database: it was found there.
 
-    Whoever can write to the database can write the command, so it must be a search that names no code.
+    Whoever can write to the database can write the command, so it must be a search that names no code and no machine.
 
     Raises:
         NotFoundError: If there is none.
-        UsageError: If it is another command, or names code.
+        UsageError: If it is another command, or names code or a machine.
     """
     if not isinstance(command, str):
         raise NotFoundError(f"study {study} does not know the command that began it; give that command again.")
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
     if words[:2] != ["autopeft", "search"]:
         raise UsageError(f"the stored command of study {study} is no search; type it if you trust it: {command}")
-    names_code = any(word.split("=")[0] in _CODE_FLAGS for word in words)
-    for flag, value in pairwise([*words, ""]):
-        named, _, joined = flag.partition("=")
-        names_code |= named in _NAMING_FLAGS and ":" in (joined or value)
-    if names_code:
-        raise UsageError(f"study {study} runs code that its command names; type it if you trust it:\n  {command}")
-    return [*words, *(() if "--db" in words else database)]
+    for flag, value in pairwise([*words[2:], ""]):
+        named, equals, joined = flag.partition("=")
+        problem = _problem(named, joined if equals else value)
+        if problem is not None:
+            raise UsageError(f"study {study} {problem}; type it if you trust it:\n  {command}")
+    return _without(words, "--db")
+
+
+def _problem(flag: str, value: str) -> str | None:
+    """Why a flag of a stored command is not run unseen; None if it may be."""
+    if flag in _CODE_FLAGS or (flag in _NAMING_FLAGS and ":" in value):
+        return "runs code that its command names"
+    is_here = (flag == "--address" and value == "auto") or (flag == "--artifacts" and "://" not in value)
+    return f"uses a machine that its command names ({flag})" if flag in _PLACE_FLAGS and not is_here else None
+
+
+def _without(words: Sequence[str], flag: str) -> list[str]:
+    """The words but for a flag and its value."""
+    found = []
+    rest = iter(words)
+    for word in rest:
+        if word == flag:
+            next(rest, None)
+        elif not word.startswith(f"{flag}="):
+            found.append(word)
+    return found
 
 
 def _change(server: str, what: str, study: str | None, token_file: Any, ca_file: Any, format: OutputFormat) -> None:

