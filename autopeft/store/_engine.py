@@ -28,7 +28,8 @@ PASSWORD_FILE = "password_file"  # noqa: S105 (the name of the option)
 
 def mask_url(url: str) -> str:
     """The URL or path with every password replaced by ``***``, fit for logs and messages; never raises."""
-    masked = re.sub(r"(://[^/?#@]*?:)[^/?#]*@", r"\1***@", url)
+    # SQLAlchemy takes everything up to an @ for the password, slashes and question marks too.
+    masked = re.sub(r"(://[^/?#@:\s]*:)[^@\s]*@(?:[^/?#@\s]*@)*", r"\1***@", url)
     return re.sub(r"(?i)([?&][^=&]*password=)[^&#]*", r"\1***", masked)
 
 
@@ -239,6 +240,11 @@ def _explain_postgres(url: URL, detail: str) -> str:
         return f"PostgreSQL refused the user or password of {shown} ({detail}); correct them in the URL."
     if "does not exist" in detail and "database" in detail:
         return f"PostgreSQL has no database {url.database!r} at {shown} ({detail}); create it with createdb."
+    if "read-only transaction" in detail:
+        return (
+            f"{shown} can only be read ({detail}); give a user that may write, or the server that takes writes if this "
+            "is a replica."
+        )
     if "permission denied" in detail:
         return (
             f"the user of {shown} may not do this ({detail}); grant it CREATE on the schema and rights on the tables."

@@ -70,6 +70,8 @@ def test_a_reader_reads_and_changes_nothing_even_if_it_tries_to(url: str, secret
     grant(url, "reader", secret, writes=False)
     with StudyReader(as_role(url, "reader", secret)) as reader:
         assert [item.name for item in reader.overviews()] == [make_spec().name]
+    with SqlStore(as_role(url, "reader", secret)) as store, pytest.raises(StoreError, match="can only be read"):
+        store.set_attribute(make_spec().name, "a", 1)
     own = url.replace(url.partition("//")[2].partition("@")[0], f"reader:{quote(_SECRET, safe='')}")
     refused(own, "DELETE FROM trials", "CREATE TABLE x (y int)", "UPDATE studies SET name = 'x'")
     refused(own, "SET default_transaction_read_only = off; DELETE FROM trials")
