@@ -5,7 +5,15 @@ from ._front import Marks, front_figure, front_words, n_outside
 from ._growth import hypervolume_figure, hypervolume_words
 from ._heatmap import average_figure, average_words, heatmap_figure, heatmap_words
 from ._insight import importance_figure, importance_words, parallel_figure, parallel_words
-from ._model import MOST_PREDICTIONS, fidelity_figure, fidelity_words, quality_figure, quality_words, surrogate_figure
+from ._model import (
+    MOST_PREDICTIONS,
+    fidelity_figure,
+    fidelity_words,
+    left_out_figure,
+    quality_figure,
+    quality_words,
+    surrogate_figure,
+)
 from ._style import axis_title, empty_figure, plain, readable, shown
 
 __all__ = [
@@ -27,6 +35,7 @@ __all__ = [
     "hypervolume_words",
     "importance_figure",
     "importance_words",
+    "left_out_figure",
     "n_outside",
     "parallel_figure",
     "parallel_words",

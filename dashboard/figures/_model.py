@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import plotly.graph_objects as go
 
 from autopeft.objectives import Objective
 
-from ._style import BLUE, NEUTRAL, ORANGE, axis_title, empty_figure, finish, plain, readable
+from ._style import BLUE, NEUTRAL, ORANGE, PURPLE, axis_title, empty_figure, finish, plain, readable
 
 #: Predictions drawn, the newest; with more of them a browser takes long, and nobody sees them apart.
 MOST_PREDICTIONS = 400
@@ -22,36 +24,68 @@ def surrogate_figure(frame: pd.DataFrame, objective: Objective) -> go.Figure:
     """
     if frame.empty:
         return empty_figure("The sampler has noted no predictions: not measured.")
+    look = ("trials (bar: one standard deviation)", "circle", BLUE)
+    return _agreement([(frame.tail(MOST_PREDICTIONS), look)], objective, "expected before training")
+
+
+def left_out_figure(frame: pd.DataFrame, objective: Objective) -> go.Figure:
+    """Draw what the sampler's newest model expects of each trial from all others against what was measured.
+
+    Args:
+        frame: `LeftOutFacts.frame`.
+        objective: What was predicted.
+    """
+    if frame.empty:
+        return empty_figure("No model of this value is kept with the study: not measured.")
     frame = frame.tail(MOST_PREDICTIONS)
+    looks = (
+        ("trials (bar: one standard deviation)", "circle", BLUE),
+        ("stopped early (at what they would have come to)", "triangle-down-open", PURPLE),
+    )
+    groups = [(frame[frame["is_extrapolated"] == is_wanted], look) for is_wanted, look in enumerate(looks)]
+    return _agreement([item for item in groups if len(item[0])], objective, "expected from all other trials")
+
+
+def _agreement(
+    groups: Sequence[tuple[pd.DataFrame, tuple[str, str, str]]], objective: Objective, how: str
+) -> go.Figure:
+    """Draw expected against measured for groups of trials, each with its name, symbol and color."""
+    frame = pd.concat([rows for rows, _ in groups])
     ends = [float(frame[["low", "measured"]].min().min()), float(frame[["high", "measured"]].max().max())]
     figure = go.Figure(
         go.Scatter(
             x=ends, y=ends, mode="lines", line={"color": NEUTRAL, "dash": "dash"}, name="as predicted", hoverinfo="skip"
         )
     )
-    figure.add_trace(
-        go.Scatter(
-            x=frame["predicted"],
-            y=frame["measured"],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": frame["high"] - frame["predicted"],
-                "arrayminus": frame["predicted"] - frame["low"],
-                "color": "rgba(0,114,178,0.35)",
-                "thickness": 1,
-                "width": 0,
-            },
-            mode="markers",
-            marker={"color": BLUE, "size": 8},
-            customdata=frame["number"],
-            name="trials (bar: one standard deviation)",
-            hovertemplate="trial %{customdata}<br>expected %{x:.4f}<br>measured %{y:.4f}<extra></extra>",
+    for rows, (name, symbol, color) in groups:
+        figure.add_trace(
+            go.Scatter(
+                x=rows["predicted"],
+                y=rows["measured"],
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": rows["high"] - rows["predicted"],
+                    "arrayminus": rows["predicted"] - rows["low"],
+                    "color": _faint(color),
+                    "thickness": 1,
+                    "width": 0,
+                },
+                mode="markers",
+                marker={"color": color, "size": 8, "symbol": symbol},
+                customdata=rows["number"],
+                name=name,
+                hovertemplate="trial %{customdata}<br>expected %{x:.4f}<br>measured %{y:.4f}<extra></extra>",
+            )
         )
-    )
-    figure.update_xaxes(title={"text": plain(f"{readable(objective.name)} expected before training")})
+    figure.update_xaxes(title={"text": plain(f"{readable(objective.name)} {how}")})
     figure.update_yaxes(title={"text": axis_title(objective)})
     return finish(figure, height=360)
+
+
+def _faint(color: str) -> str:
+    """A color of `#RRGGBB` that lets through most of what is behind it."""
+    return f"rgba({','.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))},0.35)"
 
 
 def quality_figure(frame: pd.DataFrame) -> go.Figure:

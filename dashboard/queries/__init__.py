@@ -17,6 +17,7 @@ from ._front import (
 from ._growth import hypervolume_frame, is_rival, reference_values, rival_band
 from ._health import Card, Status, health_cards
 from ._insight import Importance, importance, params_frame
+from ._left_out import LeftOutFacts, left_out_facts
 from ._result import Result, result_of
 from ._studies import STUDY_COLUMNS, filtered, studies_frame, study_facts, study_state
 from ._surrogate import SurrogateFacts, surrogate_facts
@@ -37,6 +38,7 @@ __all__ = [
     "STUDY_COLUMNS",
     "Card",
     "Importance",
+    "LeftOutFacts",
     "Result",
     "Role",
     "Status",
@@ -70,6 +72,7 @@ __all__ = [
     "is_rival",
     "knee_number",
     "latex_table",
+    "left_out_facts",
     "measured",
     "module_words",
     "params_frame",

@@ -40,20 +40,21 @@ def show(opened: Open) -> None:
     left, right = st.columns(2)
     with left:
         _importance(opened, name)
-    facts = _cache.surrogate(opened.url, opened.name, opened.overview.token, name, frame)
     with right:
-        _surrogate(opened, objective, facts)
+        _left_out(opened, objective, frame)
     found = _found(opened.url, opened.name, opened.overview.token, name, opened.spec)
     # What matters most stands first; there is no room for everything.
     points = points[
         ["number", *found.frame["parameter"], *points.columns.difference(["number", *found.frame["parameter"]])]
     ]
     _parallel(points, values, objective)
+    facts = _cache.surrogate(opened.url, opened.name, opened.overview.token, name, frame)
     left, right = st.columns(2)
     with left:
-        _quality(facts)
+        _surrogate(objective, facts)
     with right:
-        _fidelity(opened, frame, objective)
+        _quality(facts)
+    _fidelity(opened, frame, objective)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -101,13 +102,37 @@ def _importance(opened: Open, name: str) -> None:
     st.text(text)
 
 
-def _surrogate(opened: Open, objective: Objective, facts: queries.SurrogateFacts) -> None:
+def _left_out(opened: Open, objective: Objective, frame: pd.DataFrame) -> None:
     st.subheader(
         "How well the sampler's model predicts",
         anchor=False,
-        help="The sampler suggests trials by a model of the trials so far, the surrogate. Before a trial is trained it "
-        "notes what it expects; here that meets what was measured. Each is a prediction of a trial that the model had "
-        "not seen.",
+        help="The sampler suggests trials by a model of the trials so far, the surrogate. Here the newest one predicts "
+        "each trial from all others (leave-one-out), and that meets what was measured. What it has learned of how far "
+        "configurations are alike comes from all trials, so that it looks a little better than it is.",
+    )
+    facts = queries.left_out_facts(opened.attributes, frame, objective.name)
+    st.plotly_chart(
+        figures.left_out_figure(facts.frame, objective),
+        key="left out",
+        config={"displayModeBar": False},
+        alt=f"Scatter plot of {objective.name} as expected from all other trials against measured for "
+        f"{len(facts.frame)} trials.",
+    )
+    _most(facts.frame)
+    words = _agreement_words(facts)
+    st.text(
+        f"{words} The model knew {queries.counted(facts.n_search or 0, 'search trial')}."
+        if words
+        else "Not measured: the sampler of this study has no model, or it has not learned this value yet."
+    )
+
+
+def _surrogate(objective: Objective, facts: queries.SurrogateFacts) -> None:
+    st.subheader(
+        "What it expected before training",
+        anchor=False,
+        help="Before a trial is trained the sampler notes what its model expects; here that meets what was measured. "
+        "Each is a prediction of a trial that nobody had seen, by the model of that time.",
     )
     st.plotly_chart(
         figures.surrogate_figure(facts.frame, objective),
@@ -115,12 +140,16 @@ def _surrogate(opened: Open, objective: Objective, facts: queries.SurrogateFacts
         config={"displayModeBar": False},
         alt=f"Scatter plot of expected against measured {objective.name} for {len(facts.frame)} trials.",
     )
-    if len(facts.frame) > figures.MOST_PREDICTIONS:
+    _most(facts.frame)
+    st.text(_agreement_words(facts) or "Not measured: no trial came from a model, or the sampler notes no predictions.")
+
+
+def _most(frame: pd.DataFrame) -> None:
+    if len(frame) > figures.MOST_PREDICTIONS:
         st.caption(f"The picture shows the newest {figures.MOST_PREDICTIONS}; the words below are about all.")
-    st.text(_surrogate_words(facts))
 
 
-def _surrogate_words(facts: queries.SurrogateFacts) -> str:
+def _agreement_words(facts: queries.LeftOutFacts | queries.SurrogateFacts) -> str:
     parts = []
     if facts.rank_correlation is not None:
         parts.append(
@@ -129,7 +158,7 @@ def _surrogate_words(facts: queries.SurrogateFacts) -> str:
         )
     if facts.inside is not None:
         parts.append(f"{facts.inside:.0%} lie within one standard deviation; 68 % would be honest.")
-    return " ".join(parts) or "Not measured: no trial came from a model, or the sampler notes no predictions."
+    return " ".join(parts)
 
 
 def _quality(facts: queries.SurrogateFacts) -> None:

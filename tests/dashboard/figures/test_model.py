@@ -5,7 +5,14 @@ import json
 import pandas as pd
 import pytest
 
-from dashboard.figures import fidelity_figure, fidelity_words, quality_figure, quality_words, surrogate_figure
+from dashboard.figures import (
+    fidelity_figure,
+    fidelity_words,
+    left_out_figure,
+    quality_figure,
+    quality_words,
+    surrogate_figure,
+)
 from tests.dashboard.studies import HOSTILE
 from tests.study.builders import ACCURACY
 
@@ -16,6 +23,24 @@ def test_expected_against_measured() -> None:
     assert list(figure.data[0].x) == list(figure.data[0].y) == [0.4, 0.6]
     assert (list(figure.data[1].x), list(figure.data[1].y)) == ([0.5], [0.55])
     assert "not measured" in surrogate_figure(frame.iloc[:0], ACCURACY).layout.annotations[0].text
+
+
+def test_expected_from_all_others_against_measured() -> None:
+    frame = pd.DataFrame(
+        [(4, 0.5, 0.4, 0.65, 0.55, False), (5, 0.8, 0.7, 0.9, 0.3, True), (6, 0.6, 0.5, 0.7, 0.6, False)],
+        columns=["number", "predicted", "low", "high", "measured", "is_extrapolated"],
+    )
+    figure = left_out_figure(frame, ACCURACY)
+    line, ended, stopped = figure.data
+    assert list(line.x) == list(line.y) == [0.3, 0.9]
+    assert (list(ended.x), list(ended.y), list(ended.customdata)) == ([0.5, 0.6], [0.55, 0.6], [4, 6])
+    assert list(ended.error_x.array) == pytest.approx([0.15, 0.1])
+    assert list(ended.error_x.arrayminus) == pytest.approx([0.1, 0.1])
+    assert (list(stopped.x), list(stopped.y)) == ([0.8], [0.3])
+    assert ended.marker.symbol != stopped.marker.symbol
+    assert stopped.error_x.color == "rgba(204,121,167,0.35)"
+    assert len(left_out_figure(frame.iloc[:1], ACCURACY).data) == 2
+    assert "not measured" in left_out_figure(frame.iloc[:0], ACCURACY).layout.annotations[0].text
 
 
 QUALITY = pd.DataFrame(
