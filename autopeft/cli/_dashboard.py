@@ -13,7 +13,8 @@ import typer
 
 from autopeft.cli._environment import database_url
 from autopeft.cli._options import ArtifactsOption, DatabaseOption
-from autopeft.exceptions import MachineError
+from autopeft.cli._output import tell
+from autopeft.exceptions import MachineError, UsageError
 from autopeft.service import is_loopback
 
 #: Said on the command line, so that no file in the user's or the working folder changes them.
@@ -34,6 +35,11 @@ _LOOKS = (
     "--theme.baseFontSize=14",
     *(f"--theme.headingFontSizes={size}rem" for size in (2, 1.6, 1.25)),
 )
+
+NoLoginOption = Annotated[
+    bool,
+    typer.Option("--no-login", help="Listen where other machines can reach it, though nobody is asked who they are."),
+]
 
 
 def dashboard_script() -> Path:
@@ -60,21 +66,24 @@ def command_line(host: str, port: int) -> list[str]:
 
 def dashboard(
     db: DatabaseOption = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine only if you say so.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's need --no-login.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
+    no_login: NoLoginOption = False,
     artifacts: ArtifactsOption = None,
 ) -> None:
     """Browse studies in the web browser; reads only. Ends with Ctrl-C."""
     if find_spec("streamlit") is None or find_spec("plotly") is None:
         raise MachineError("the dashboard needs Streamlit and Plotly; install them: pip install 'autopeft[dashboard]'.")
     if not is_loopback(host):
-        typer.echo(
-            f"Warning: everyone who can reach {host} can read every study of this database; there is no login. "
-            "Put it behind a proxy that asks for one.",
-            err=True,
-        )
+        risk = f"everyone who can reach {host} can read every study of this database, because there is no login"
+        if not no_login:
+            raise UsageError(
+                f"{risk}. Listen on 127.0.0.1 and reach it by `ssh -L {port}:127.0.0.1:{port} MACHINE`, or put it "
+                "behind a proxy or a firewall that lets nobody else in and say --no-login."
+            )
+        tell(f"Warning: {risk}.")
     # By the environment, because the process list shows arguments, and a URL may hold a password.
     environment = {**os.environ, "AUTOPEFT_DB": database_url(db)}
     if artifacts is not None:

@@ -66,12 +66,17 @@ def test_on_this_machine_only_its_own_names_are_answered(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "::", "example.org"])
-def test_elsewhere_a_warning_says_who_can_read(
+def test_elsewhere_it_starts_only_if_no_login_is_asked_for_and_says_who_can_read(
     host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(_dashboard.subprocess, "call", lambda words, env: asked.append(words) or 0)
-    assert main(["dashboard", "--host", host]) == 0
+    assert main(["dashboard", "--host", host]) == 2
+    refusal = capsys.readouterr().err
+    assert "--no-login" in refusal
+    assert "ssh -L 8501" in refusal
+    assert asked == []
+    assert main(["dashboard", "--host", host, "--no-login"]) == 0
     assert "no login" in capsys.readouterr().err
     assert f"--server.address={host}" in asked[0]
     assert not [word for word in asked[0] if word.startswith("--server.allowedHosts=")]
