@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ADDRESS = re.compile(r"([0-9a-f]{64})/(" + _NAME.pattern + ")")
 _MAX_SPACE_BYTES = 64 * 1024
 _CHECK_TIMEOUT_S = 120
+_UNFINISHED = ".new-"
+_ABANDONED_S = 3600.0
+#: So many bytes may arrive before it is looked again how much room there is.
+_LOOK_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,7 @@ class UploadFolder:
         self._folder = folder
         self._max_bytes = max_bytes
         self._max_stored_bytes = max_stored_bytes
+        self._forget_unfinished()
 
     async def receive(self, owner: str, name: str, parts: AsyncIterator[bytes]) -> Path:
         """Write what arrives to a file beside the others; `keep` makes it one of them.
@@ -66,13 +72,17 @@ class UploadFolder:
         """
         check_name(name)
         own = self._own(owner)
-        room = min(self._max_bytes, self._max_stored_bytes - self._stored_bytes(owner))
-        handle, path = tempfile.mkstemp(dir=own, prefix=".new-", suffix=Path(name).suffix.lower())
-        size = 0
+        room = self._room(owner)
+        handle, path = tempfile.mkstemp(dir=own, prefix=_UNFINISHED, suffix=Path(name).suffix.lower())
+        size, look_at = 0, _LOOK_BYTES
         try:
             with os.fdopen(handle, "wb") as file:
                 async for part in parts:
                     size += len(part)
+                    if size > look_at:
+                        # Others of the same caller may be arriving at the same time.
+                        file.flush()
+                        room, look_at = self._room(owner, without=Path(path)), size + _LOOK_BYTES
                     if size > room:
                         raise UsageError(
                             f"upload {name}: at most {self._max_bytes:,} bytes a file and {self._max_stored_bytes:,} "
@@ -131,16 +141,33 @@ class UploadFolder:
         return sorted(found, key=lambda item: (item.path.name, item.reference))
 
     def delete(self, owner: str, reference: str) -> None:
-        """Forget a file; see `find`."""
-        shutil.rmtree(self.find(owner, reference).path.parent)
+        """Forget a file; see `find`. The same content under another name stays."""
+        path = self.find(owner, reference).path
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()
 
     def _own(self, owner: str) -> Path:
         path = self._folder / owner
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
-    def _stored_bytes(self, owner: str) -> int:
-        return sum(path.stat().st_size for path in self._own(owner).rglob("*") if path.is_file())
+    def _room(self, owner: str, *, without: Path | None = None) -> int:
+        """Bytes that a file of this caller may have now; those that are arriving count as stored."""
+        stored = 0
+        for path in self._own(owner).rglob("*"):
+            # What was there a moment ago may have got its name, or have been refused.
+            with suppress(FileNotFoundError):
+                if path != without and path.is_file():
+                    stored += path.stat().st_size
+        return min(self._max_bytes, self._max_stored_bytes - stored)
+
+    def _forget_unfinished(self) -> None:
+        """Remove what a service left behind that was killed while files arrived."""
+        for path in self._folder.glob(f"*/{_UNFINISHED}*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    path.unlink()
 
 
 def check_name(name: str) -> None:

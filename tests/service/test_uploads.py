@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.exceptions import NotFoundError, UsageError
+from autopeft.service import _uploads
 from autopeft.service._uploads import Upload, UploadFolder, check_name
 
 CSV = b"text,label\n" + b"".join(b"a nice text %d,%d\n" % (i, i % 2) for i in range(20))
@@ -126,3 +128,41 @@ def test_content_is_read_in_a_process_of_its_own(
     assert str(tmp_path) not in str(caught.value)
     assert folder.list("ada") == []
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_files_that_arrive_at_the_same_time_share_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_uploads, "_LOOK_BYTES", 1000)
+    folder = UploadFolder(tmp_path, max_bytes=10_000, max_stored_bytes=15_000)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 1000
+            await asyncio.sleep(0.01)
+
+    async def all_at_once() -> list[Path | BaseException]:
+        return await asyncio.gather(
+            *(folder.receive("ada", f"{i}.csv", slowly()) for i in range(4)), return_exceptions=True
+        )
+
+    found = asyncio.run(all_at_once())
+    refused = [item for item in found if isinstance(item, UsageError)]
+    assert len(refused) >= 3
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 15_000
+
+
+def test_the_same_content_under_another_name_stays(folder: UploadFolder) -> None:
+    first, second = put(folder, "a.csv", CSV), put(folder, "b.csv", CSV)
+    folder.delete("ada", first.reference)
+    assert folder.list("ada") == [second]
+    folder.delete("ada", second.reference)
+    assert list(second.path.parents[1].iterdir()) == []
+
+
+def test_what_a_killed_service_left_behind_takes_no_room(tmp_path: Path) -> None:
+    own = tmp_path / "ada"
+    own.mkdir()
+    for name, age_s in ((".new-old.csv", 7200), (".new-fresh.csv", 10)):
+        (own / name).write_bytes(b"x")
+        os.utime(own / name, (time.time() - age_s,) * 2)
+    UploadFolder(tmp_path, max_bytes=10, max_stored_bytes=10)
+    assert [path.name for path in own.iterdir()] == [".new-fresh.csv"]
