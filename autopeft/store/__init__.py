@@ -14,7 +14,8 @@ from autopeft.store._cluster import (
 from autopeft.store._engine import mask_url
 from autopeft.store._follower import StudyFollower, Subscription
 from autopeft.store._memory import MemoryStore
-from autopeft.store._reader import TRIAL_COLUMNS, LeaseFacts, StudyOverview, StudyReader
+from autopeft.store._overviews import StudyOverview
+from autopeft.store._reader import TRIAL_COLUMNS, LeaseFacts, StudyReader
 from autopeft.store._schema import upgrade
 from autopeft.store._sql import SqlStore, open_store
 from autopeft.store._submission import OwnerHistory, QueueEntry, Submission, SubmissionState, turn_order

@@ -6,29 +6,29 @@ texts, and only the columns asked for leave it; whole trials come one at a time.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Connection, Select, func, select, true
+from sqlalchemy import Connection, func, select, true
 
 from autopeft.configuration import Configuration
 from autopeft.store import _messages as messages
+from autopeft.store._base import utc_now
+from autopeft.store._cluster import DriverLease, WorkerRecord
+from autopeft.store._cluster_rows import read_driver, read_workers
 from autopeft.store._codec import decode_configuration, decode_spec
 from autopeft.store._columns import json_keys, json_number, json_part, seconds_between
 from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
-from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
+from autopeft.store._models import CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
+from autopeft.store._overviews import StudyOverview, read_overviews
 from autopeft.store._read_only import read_only_sqlite
 from autopeft.store._rows import in_chunks, read_attributes, read_trials
 from autopeft.store._schema import prepare_schema
-from autopeft.study import SEARCH_SPLIT, Study, StudySpec, Trial, TrialState
-
-_Statement = Select[*tuple[Any, ...]]
+from autopeft.study import SEARCH_SPLIT, Study, Trial
 
 #: Keys of `StudyReader.trials`, in order.
 TRIAL_COLUMNS = (
@@ -50,41 +50,6 @@ TRIAL_COLUMNS = (
     "failure_reason",
     "duration_s",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyOverview:
-    """A study in numbers, without its trials.
-
-    Args:
-        id: Its key in this database.
-        spec: What is searched.
-        n_trials: Trials in each state; every state is present.
-        created_at: When it was created.
-        started_at: When its first trial was claimed; None if none was.
-        last_activity_at: Last time that a trial was added, claimed, kept alive or finished; creation if there is none.
-        time_spent_s: Time that workers spent on finished trials, added up, in seconds.
-        n_points: Points of learning curves that the trials at work have reported so far.
-        token: Changes whenever a trial or an attribute of the study does; not with `n_points`.
-    """
-
-    id: int
-    spec: StudySpec
-    n_trials: Mapping[TrialState, int]
-    created_at: datetime
-    started_at: datetime | None
-    last_activity_at: datetime
-    time_spent_s: float
-    n_points: int
-    token: str
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    @property
-    def n_trials_total(self) -> int:
-        return sum(self.n_trials.values())
 
 
 class LeaseFacts(NamedTuple):
@@ -147,7 +112,7 @@ class StudyReader:
     def overviews(self) -> list[StudyOverview]:
         """Every study in numbers, oldest first."""
         with self._reading() as connection:
-            return self._overviews(connection, None)
+            return read_overviews(connection, is_sqlite=self._is_sqlite)
 
     def overview(self, study_name: str) -> StudyOverview:
         """One study in numbers.
@@ -156,7 +121,7 @@ class StudyReader:
             NotFoundError: If there is no such study.
         """
         with self._reading() as connection:
-            return self._overviews(connection, self._id(connection, study_name))[0]
+            return read_overviews(connection, self._id(connection, study_name), is_sqlite=self._is_sqlite)[0]
 
     def attributes(self, study_name: str) -> dict[str, Any]:
         """A study's attributes, by key."""
@@ -283,6 +248,16 @@ class StudyReader:
             )
             return [LeaseFacts(*row) for row in connection.execute(statement)]
 
+    def driver(self, study_name: str) -> DriverLease | None:
+        """Who drives a study; None if nobody does."""
+        with self._reading() as connection:
+            return read_driver(connection, self._id(connection, study_name), self._now(connection))
+
+    def workers(self) -> list[WorkerRecord]:
+        """All workers that have announced themselves, the oldest first: those that are gone stay for a day."""
+        with self._reading() as connection:
+            return read_workers(connection, self._now(connection))
+
     def trial(self, study_name: str, number: int) -> Trial:
         """A whole trial.
 
@@ -324,6 +299,13 @@ class StudyReader:
                 found += [(number, value) for number, value in connection.execute(statement)]
         return found
 
+    def _now(self, connection: Connection) -> datetime:
+        """The time by which leases expire: the server's, where there is one."""
+        if self._is_sqlite:
+            return utc_now()
+        moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
+
     def _id(self, connection: Connection, study_name: str) -> int:
         found = connection.execute(select(StudyRow.id).where(StudyRow.name == study_name)).scalar_one_or_none()
         if found is None:
@@ -331,72 +313,9 @@ class StudyReader:
             raise messages.study_not_found(study_name, names, self.url)
         return found
 
-    def _overviews(self, connection: Connection, study_id: int | None) -> list[StudyOverview]:
-        def only(statement: _Statement, column: Any) -> _Statement:
-            return statement if study_id is None else statement.where(column == study_id)
-
-        duration = seconds_between(TrialRow.started_at, TrialRow.finished_at, is_sqlite=self._is_sqlite)
-        trials = select(
-            TrialRow.study_id,
-            TrialRow.state,
-            func.count(),
-            func.sum(duration),
-            func.sum(TrialRow.attempts),
-            func.min(TrialRow.started_at),
-            func.max(TrialRow.created_at),
-            func.max(TrialRow.started_at),
-            func.max(TrialRow.finished_at),
-        ).group_by(TrialRow.study_id, TrialRow.state)
-        held = (
-            select(TrialRow.study_id, func.max(LeaseRow.heartbeat_at))
-            .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
-            .where(LeaseRow.ended_at.is_(None))
-            .group_by(TrialRow.study_id)
-        )
-        points = (
-            select(TrialRow.study_id, func.count())
-            .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
-            .join(CurvePointRow, CurvePointRow.lease_id == LeaseRow.id)
-            .where(LeaseRow.ended_at.is_(None))
-            .group_by(TrialRow.study_id)
-        )
-        attributes = select(AttributeRow.study_id, func.count(), func.sum(func.length(AttributeRow.value))).group_by(
-            AttributeRow.study_id
-        )
-        groups: dict[int, list[Any]] = {}
-        for row in connection.execute(only(trials, TrialRow.study_id).order_by(TrialRow.state)):
-            groups.setdefault(row[0], []).append(tuple(row)[1:])
-        heartbeats = {row[0]: row[1] for row in connection.execute(only(held, TrialRow.study_id))}
-        reported = {row[0]: row[1] for row in connection.execute(only(points, TrialRow.study_id))}
-        facts = {row[0]: tuple(row)[1:] for row in connection.execute(only(attributes, AttributeRow.study_id))}
-        studies = only(select(StudyRow.id, StudyRow.spec, StudyRow.created_at), StudyRow.id).order_by(StudyRow.id)
-        return [
-            _overview(row, groups.get(row.id, []), heartbeats.get(row.id), reported.get(row.id, 0), facts.get(row.id))
-            for row in connection.execute(studies)
-        ]
-
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         if self._is_sqlite and not Path(self._url.database or "").exists():
             self.check()  # says that there is nothing
         with translated_errors(self._url), self._engine.begin() as connection:
             yield connection
-
-
-def _overview(
-    row: Any, groups: list[tuple[Any, ...]], heartbeat: datetime | None, n_points: int, facts: object
-) -> StudyOverview:
-    counts = {TrialState(group[0]): group[1] for group in groups}
-    times = [time for group in groups for time in group[5:] if time is not None]
-    digest = hashlib.sha256(repr((row.id, row.spec, groups, facts)).encode()).hexdigest()[:16]
-    return StudyOverview(
-        id=row.id,
-        spec=decode_spec(row.spec),
-        n_trials={state: counts.get(state, 0) for state in TrialState},
-        created_at=row.created_at,
-        started_at=min((group[4] for group in groups if group[4] is not None), default=None),
-        last_activity_at=max([*times, *([] if heartbeat is None else [heartbeat])], default=row.created_at),
-        time_spent_s=float(sum(group[2] or 0.0 for group in groups)),
-        n_points=n_points,
-        token=digest,
-    )

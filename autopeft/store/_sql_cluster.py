@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from autopeft.store import _messages as messages
 from autopeft.store._claims import SERVED_GRAIN_S, asking, claim_by_turn, claim_waiting, running
-from autopeft.store._cluster import DriverLease, WorkerFacts, WorkerRecord, WorkerState
-from autopeft.store._codec import to_json
-from autopeft.store._models import DriverRow, StudyRow, WorkerRow
+from autopeft.store._cluster import DriverLease, WorkerFacts, WorkerRecord
+from autopeft.store._cluster_rows import read_driver, read_drivers, read_workers, worker_values
+from autopeft.store._models import DriverRow, WorkerRow
 from autopeft.store._sql_core import SqlCore
 from autopeft.store._statements import announce, keep_driver
 from autopeft.store._turns import Turn, by_turn
@@ -45,19 +44,19 @@ class ClusterTables(SqlCore):
             # The study's row is the lock: there may be no driver's row yet.
             study_id = self._study_id(connection, study_name, lock=True)
             now = self._now(connection)
-            row = connection.execute(_drivers().where(DriverRow.study_id == study_id)).first()
-            is_own = row is not None and row.holder == holder
-            if row is not None and not is_own and row.expires_at > now and row.holder not in dead_holders:
-                return _lease(row, now)
+            held = read_driver(connection, study_id, now)
+            is_own = held is not None and held.holder == holder
+            if held is not None and not is_own and not held.is_expired and held.holder not in dead_holders:
+                return held
             values: dict[str, Any] = {
                 "holder": holder,
                 "executor": executor,
                 "weight": float(weight),
-                "acquired_at": row.acquired_at if row is not None and is_own else now,
+                "acquired_at": held.acquired_at if held is not None and is_own else now,
                 "heartbeat_at": now,
                 "expires_at": now + timedelta(seconds=lease_s),
             }
-            if row is None:
+            if held is None:
                 connection.execute(insert(DriverRow).values(study_id=study_id, **values))
             else:
                 connection.execute(update(DriverRow).where(DriverRow.study_id == study_id).values(**values))
@@ -83,17 +82,15 @@ class ClusterTables(SqlCore):
     def driver(self, study_name: str) -> DriverLease | None:
         with self._reading() as connection:
             study_id = self._study_id(connection, study_name)
-            row = connection.execute(_drivers().where(DriverRow.study_id == study_id)).first()
-            return None if row is None else _lease(row, self._now(connection))
+            return read_driver(connection, study_id, self._now(connection))
 
     def drivers(self) -> list[DriverLease]:
         with self._reading() as connection:
-            now = self._now(connection)
-            return [_lease(row, now) for row in connection.execute(_drivers().order_by(DriverRow.study_id))]
+            return read_drivers(connection, self._now(connection))
 
     def announce_worker(self, worker: WorkerFacts, lease_s: float) -> None:
         messages.check_claim(worker.id, lease_s)
-        parameters = {f"p_{name}": value for name, value in _worker_values(worker).items()}
+        parameters = {f"p_{name}": value for name, value in worker_values(worker).items()}
         with self._single() as connection:
             statement = announce(self._has_server_clock, self._is_sqlite)
             is_new = connection.execute(statement, {**parameters, **self._times(lease_s)}).scalar_one()
@@ -107,11 +104,8 @@ class ClusterTables(SqlCore):
             return connection.execute(delete(WorkerRow).where(WorkerRow.id == worker_id)).rowcount > 0
 
     def workers(self) -> list[WorkerRecord]:
-        columns = list(WorkerRow.__table__.columns)
         with self._reading() as connection:
-            now = self._now(connection)
-            rows = connection.execute(select(*columns).order_by(WorkerRow.announced_at, WorkerRow.id))
-            return [_worker(row, now) for row in rows]
+            return read_workers(connection, self._now(connection))
 
     def claim_next(
         self,
@@ -202,50 +196,6 @@ class ClusterTables(SqlCore):
                 for name in sorted(unknown):
                     self._study_id(connection, name)
             self._known_studies |= unknown
-
-
-def _drivers() -> Select[*tuple[Any, ...]]:
-    columns = [item for item in DriverRow.__table__.columns if item.name not in ("study_id", "served_at")]
-    return select(StudyRow.name.label("study"), *columns).join(StudyRow, StudyRow.id == DriverRow.study_id)
-
-
-def _lease(row: Row[Any], now: datetime) -> DriverLease:
-    return DriverLease(**row._mapping, read_at=now)
-
-
-def _worker_values(worker: WorkerFacts) -> dict[str, Any]:
-    return {
-        "id": worker.id,
-        "host": worker.host,
-        "pid": worker.pid,
-        "resources": to_json(dict(worker.resources), "a worker's resources"),
-        "versions": to_json(dict(worker.versions), "a worker's versions"),
-        "state": worker.state.value,
-        "study": worker.study,
-        "trials": to_json(list(worker.trials), "a worker's trials"),
-        "refusals": to_json(dict(worker.refusals), "a worker's refusals"),
-    }
-
-
-def _worker(row: Row[Any], now: datetime) -> WorkerRecord:
-    facts = WorkerFacts(
-        id=row.id,
-        host=row.host,
-        pid=row.pid,
-        resources=json.loads(row.resources),
-        versions=json.loads(row.versions),
-        state=WorkerState(row.state),
-        study=row.study,
-        trials=tuple(json.loads(row.trials)),
-        refusals=json.loads(row.refusals),
-    )
-    return WorkerRecord(
-        facts=facts,
-        announced_at=row.announced_at,
-        heartbeat_at=row.heartbeat_at,
-        expires_at=row.expires_at,
-        read_at=now,
-    )
 
 
 def _turn(row: Row[Any], n_running: int) -> Turn:

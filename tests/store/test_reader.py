@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError
 
 from autopeft.exceptions import NotFoundError
-from autopeft.store import SqlStore, StudyReader
+from autopeft.store import SqlStore, StudyReader, WorkerFacts, WorkerState
 from autopeft.store._models import StudyRow
 from autopeft.study import CurvePoint, Rung, TrialState
 from tests.store.builders import FAILURE, FakeClock, make_draft, make_measurement, make_spec
 from tests.store.conftest import Cluster, execute
 
 WORKER = "w"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def claim(store: SqlStore, number: int) -> str:
@@ -152,6 +154,38 @@ def test_notes_and_leases(store: SqlStore, url: str) -> None:
         assert [(lease.number, lease.outcome) for lease in reader.leases("s")] == [(3, None)]
         store.release_expired("s", dead_workers=[reader.leases("s")[0].worker], max_attempts=3)
         assert [(lease.number, lease.outcome) for lease in reader.leases("s")] == [(3, "lost")]
+
+
+def test_workers_and_drivers_are_those_of_the_store(store: SqlStore, url: str) -> None:
+    """Oracle: the store, apart from the moment of reading; a worker that is gone is still there."""
+    worker = WorkerFacts(
+        id="h:k:1:1",
+        host="h",
+        pid=1,
+        resources={"cpus": 2},
+        versions={"torch": "2.0"},
+        state=WorkerState.WORKING,
+        study="other",
+        trials=(3, 4),
+        refusals={"s": "lacks 'böse'\x00"},
+    )
+    with StudyReader(url) as reader:
+        assert reader.workers() == []
+        assert reader.driver("s") is None
+        store.announce_worker(worker, lease_s=60)
+        store.announce_worker(replace(worker, id="h:k:2:2", pid=2), lease_s=60)
+        store.acquire_driver("s", "me", executor="workers", lease_s=60, weight=2.0)
+        found, known = reader.workers(), store.workers()
+        assert [item.facts for item in found] == [worker, replace(worker, id="h:k:2:2", pid=2)]
+        assert [replace(item, read_at=EPOCH) for item in found] == [replace(item, read_at=EPOCH) for item in known]
+        driver = reader.driver("s")
+        assert driver is not None
+        assert replace(driver, read_at=EPOCH) == replace(store.driver("s"), read_at=EPOCH)
+        assert reader.driver("other") is None
+        # The fixture's clock stands still, and the reader's does not.
+        assert all(abs(datetime.now(UTC) - item.read_at) < timedelta(minutes=1) for item in (driver, *found))
+        with pytest.raises(NotFoundError):
+            reader.driver("none")
 
 
 def test_unknown_names_are_said_with_what_there_is(store: SqlStore, url: str) -> None:
