@@ -81,8 +81,8 @@ def make_goal(
 
     - nothing measured: the exact gain in hypervolume;
     - one measured objective, at most one exact: expected (hypervolume) improvement in closed form, in logs;
-    - otherwise: `qLogNoisyExpectedHypervolumeImprovement`, exact values taken as given (Ament et al.,
-      arXiv 2310.20708; Daulton et al., arXiv 2105.08195).
+    - otherwise: noisy expected hypervolume improvement over sampled fronts, exact values taken as given (Daulton et
+      al., arXiv 2105.08195; see `SampledImprovement`).
 
     Learned constraints multiply the improvement by the probability that they hold (Gardner et al., "Bayesian
     optimization with inequality constraints", ICML 2014); while nothing measured holds them, that probability is all.
@@ -92,7 +92,7 @@ def make_goal(
         costs: The exact objectives.
         measured: The other objectives.
         evidence: What is known.
-        seed: Of the quasi-random samples.
+        seed: Of the sampled fronts.
         fit: Fits one surrogate.
         fits: One for each measured objective, in place of `fit`; empty for none.
 

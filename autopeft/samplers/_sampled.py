@@ -1,126 +1,129 @@
-"""The general acquisition function: several uncertain objectives beside any number of exact ones, by sampling."""
+"""The general acquisition function: uncertain objectives beside exact ones, over fronts that are sampled."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from scipy.special import ndtr
 
-from autopeft.samplers._botorch import (
-    FilterFeatures,
-    GenericMCMultiOutputObjective,
-    MaternKernel,
-    Mean,
-    ModelListGP,
-    ScaleKernel,
-    SingleTaskGP,
-    SobolQMCNormalSampler,
-    qLogNoisyExpectedHypervolumeImprovement,
-    without_compiling,
-)
-from autopeft.samplers._gaussian_process import GaussianProcess
-from autopeft.samplers._surrogate import Shift, Surrogate
+from autopeft.samplers._boxes import Boxes
+from autopeft.samplers._joint_draws import JointDraws
+from autopeft.samplers._surrogate import Surrogate
 
 Array = npt.NDArray[np.float64]
 
-#: Quasi-random samples; the time of a suggestion is proportional to them. In three made-up searches of 30 trials with
-#: three and with four objectives, 150 candidates each, against 512 samples of another seed: a rank correlation of 0.99
-#: with 32 samples and with 64, and the same best candidate in all six.
-_N_SAMPLES = 32
-#: Candidates scored at a time.
-_CHUNK = 256
+#: Fronts that are drawn, as many as leave no more boxes than that, but never fewer. In ten made-up searches of 30
+#: trials with two to four objectives, 150 candidates each, against 512 draws of another seed: a rank correlation of
+#: 0.999 with 64 draws and 0.998 with 16, and the same best candidate in all ten.
+_N_DRAWS = 64
+_MAX_BOXES = 20_000
+_MIN_DRAWS = 16
+#: Numbers in a table of boxes by candidates: what stays in the cache of a core.
+_TABLE = 2**16
+_SQRT_2PI = math.sqrt(2 * math.pi)
 
 
 class SampledImprovement:
-    """`qLogNoisyExpectedHypervolumeImprovement` over several surrogates, exact values appended to the encoded point.
+    r"""Expected hypervolume improvement of a front that is itself uncertain, exact values taken as given.
+
+    The values f_s of what has been reached are drawn jointly, S times. What a candidate x adds to one such front is a
+    sum over the boxes [l, u) that the front leaves, and its expectation, given f_s, a closed form:
+
+        alpha(x) = log 1/S sum_s sum_[l, u) prod_j E[(min(Y_j, u_j) - l_j)+ | f_s],
+        E[(min(Y, u) - l)+] = s (h((mu - l) / s) - h((mu - u) / s)),    h(z) = phi(z) + z Phi(z),
+
+    because surrogates are independent of one another; for an exact objective the factor is a length. This is noisy
+    expected hypervolume improvement (Daulton et al., arXiv 2105.08195) with the candidate's own values integrated out,
+    so that only the fronts are sampled and the logarithm needs no smoothing.
 
     Args:
         surrogates: Of the measured objectives (m1 of them).
         x: Encoded configurations that have been reached (n x d).
         exact: Their all-maximise exact values (n x m2).
         reference: All-maximise reference point (m1 + m2,), in the surrogates' units.
-        seed: Of the quasi-random samples.
+        seed: Of the draws.
     """
 
     def __init__(self, surrogates: Sequence[Surrogate], x: Array, exact: Array, *, reference: Array, seed: int) -> None:
-        self._n_features = x.shape[1]
-        models = [to_botorch(item.process, n_more=exact.shape[1], shift=item.shift) for item in surrogates]
-        self._pending: list[Array] = []
-        with without_compiling():
-            self._acquisition = qLogNoisyExpectedHypervolumeImprovement(
-                model=ModelListGP(*models),
-                ref_point=reference.tolist(),
-                X_baseline=torch.as_tensor(np.hstack([x, exact])),
-                sampler=SobolQMCNormalSampler(torch.Size([_N_SAMPLES]), seed=seed),
-                objective=GenericMCMultiOutputObjective(self._append_exact),
-                prune_baseline=True,
-            )
+        self._rng = np.random.default_rng(seed)
+        self._reference = reference
+        _, first = np.unique(np.hstack([x, exact]), axis=0, return_index=True)
+        x, exact = x[np.sort(first)], exact[np.sort(first)]
+        self._draws = [JointDraws(item, x, self._normals(len(x))) for item in surrogates]
+        # What no draw has on its front only costs time.
+        kept = np.any([_front(points) for points in self._values(exact)], axis=0)
+        for draws in self._draws:
+            draws.keep(kept)
+        self._exact = exact[kept]
+        self._boxes, self._n_draws = self._cut_up()
 
     def score(self, x: Array, exact: Array) -> Array:
         """Log expected improvement (n,) of encoded points (n x d) with their exact values (n x m2)."""
-        points = torch.as_tensor(np.hstack([x, exact])).unsqueeze(-2)  # n x 1 x (d + m2)
-        with torch.no_grad():
-            return torch.cat([self._acquisition(chunk) for chunk in points.split(_CHUNK)]).numpy()
+        n_measured = len(self._draws)
+        boxes = self._boxes
+        gains = []
+        for draws, levels in zip(self._draws, boxes.levels, strict=False):
+            mean, deviation = draws.predict(x)
+            gains.append(_expected_excess(mean[boxes.front], deviation, levels[:, None]))
+        total = np.zeros(len(x))
+        step = max(1, _TABLE // max(1, len(x)))
+        for begin in range(0, len(boxes.lower), step):
+            part = slice(begin, begin + step)
+            lower, upper = boxes.lower[part], boxes.upper[part]
+            product = np.ones((len(lower), len(x)))
+            for j, levels in enumerate(boxes.levels):
+                low, high = lower[:, j], upper[:, j]
+                if j < n_measured:
+                    product *= gains[j][low] - gains[j][high]
+                else:
+                    reached = np.minimum(exact[:, j - n_measured], levels[high, None])
+                    product *= np.maximum(reached - levels[low, None], 0.0)
+            total += product.sum(axis=0)
+        with np.errstate(divide="ignore"):
+            return np.log(total / self._n_draws)
 
     def believe(self, x: Array, exact: Array) -> None:
         """Count points as on their way."""
-        self._pending.append(np.hstack([x, exact]))
-        self._acquisition.set_X_pending(torch.as_tensor(np.vstack(self._pending)))
+        if not len(x):
+            return
+        for draws in self._draws:
+            draws.extend(x, self._normals(len(x)))
+        self._exact = np.vstack([self._exact, exact])
+        self._boxes, self._n_draws = self._cut_up()
 
-    def _append_exact(self, samples: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: N803 - BoTorch names it so
-        """Measured samples (... x q x m1) beside the exact values of their points (... x q x m)."""
-        if X is None:
-            raise ValueError("exact values are read off the points, but none were given.")
-        exact = X[..., self._n_features :]
-        return torch.cat([samples, exact.expand(*samples.shape[:-1], exact.shape[-1])], dim=-1)
+    def _normals(self, n: int) -> Array:
+        """Standard normals (n x draws), each draw followed by its mirror image."""
+        half = self._rng.standard_normal((n, _N_DRAWS // 2))
+        return np.stack([half, -half], axis=-1).reshape(n, _N_DRAWS)
 
+    def _values(self, exact: Array) -> list[Array]:
+        """All-maximise values of what has been reached (n x m), one array per draw."""
+        drawn = np.stack([draws.values for draws in self._draws], axis=-1)  # n x draws x m1
+        return [np.hstack([drawn[:, i], exact]) for i in range(_N_DRAWS)]
 
-class _ShiftedMean(Mean):
-    """The prior mean of a shifted process.
-
-    Args:
-        shift: See `Shift`.
-        constant: The process's own mean.
-    """
-
-    def __init__(self, shift: Shift, constant: float) -> None:
-        super().__init__()
-        self._shift = shift
-        self._constant = constant
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = self._shift.mean(x.detach().reshape(-1, x.shape[-1]).numpy())
-        return torch.as_tensor(found).reshape(x.shape[:-1]) + self._shift.spread * self._constant
+    def _cut_up(self) -> tuple[Boxes, int]:
+        """What the fronts leave, of as many draws as can be afforded, and how many these are."""
+        fronts = [points[_front(points)] for points in self._values(self._exact)]
+        few = Boxes.outside(fronts[:_MIN_DRAWS], self._reference)
+        n = min(_N_DRAWS, max(_MIN_DRAWS, _MAX_BOXES * _MIN_DRAWS // max(1, len(few.lower))))
+        return (Boxes.outside(fronts[:n], self._reference) if n > _MIN_DRAWS else few), n
 
 
-def to_botorch(process: GaussianProcess, *, n_more: int, shift: Shift | None = None) -> SingleTaskGP:
-    """The same process as a BoTorch model.
+def _front(values: Array) -> npt.NDArray[np.bool_]:
+    """Which rows (n x m) no other row dominates: as `non_dominated_mask`, quicker where a front is most of the rows."""
+    at_most = np.ones((len(values), len(values)), dtype=bool)
+    for column in values.T:
+        at_most &= column[:, None] <= column
+    return np.asarray(~(at_most & ~at_most.T).any(axis=1))
 
-    Args:
-        process: Fitted.
-        n_more: Further columns of its inputs, which it does not look at.
-        shift: What the model adds to the process, and by what it multiplies it; None for nothing.
-    """
-    data, found = process.data, process.hyperparameters
-    spread = 1.0 if shift is None else shift.spread
-    observed = spread * data.z if shift is None else spread * data.z + torch.as_tensor(shift.mean(data.x.numpy()))
-    n_features = data.x.shape[1]
-    covariance = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=n_features))
-    model = SingleTaskGP(
-        torch.cat([data.x, data.x.new_zeros(len(data.x), n_more)], dim=-1),
-        observed.unsqueeze(-1),
-        train_Yvar=spread**2 * process.noise.unsqueeze(-1),
-        covar_module=covariance,
-        outcome_transform=None,
-        input_transform=FilterFeatures(torch.arange(n_features)) if n_more else None,
-    )
-    covariance.base_kernel.lengthscale = found.log_scales.exp()
-    covariance.outputscale = spread**2 * float(np.exp(found.log_signal))
-    if shift is None:
-        model.mean_module.initialize(constant=process.mean)
-    else:
-        model.mean_module = _ShiftedMean(shift, process.mean)
-    return model.double().eval()
+
+def _expected_excess(mean: Array, deviation: Array, level: Array) -> Array:
+    """E[(Y - level)+] for normal Y; zero at infinity."""
+    margin = (mean - level) / deviation
+    with np.errstate(invalid="ignore", over="ignore"):
+        excess = np.exp(-0.5 * np.square(margin)) / _SQRT_2PI + margin * ndtr(margin)
+    excess[np.isinf(level[:, 0])] = 0.0
+    return np.maximum(excess, 0.0) * deviation

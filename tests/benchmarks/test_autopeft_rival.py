@@ -5,10 +5,10 @@ import torch
 from autopeft.objectives import hypervolume
 from autopeft.samplers._gaussian_process import Data, fit
 from autopeft.samplers._priors import SparseAxes
-from autopeft.samplers._sampled import to_botorch
 from benchmarks.replay.autopeft_rival import AutoPeftRival, Settings, _gains, _to_normal, _unit, expected_improvement
 from benchmarks.replay.simulate import replay
 from tests.benchmarks.tables import SPACE, world
+from tests.samplers.botorch_oracle import to_botorch
 
 WORLD = world(40)
 

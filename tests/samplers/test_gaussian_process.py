@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopeft.samplers._botorch import MaternKernel
 from autopeft.samplers._gaussian_process import (
     Data,
     FitError,
@@ -19,7 +18,7 @@ from autopeft.samplers._gaussian_process import (
     kernel,
 )
 from autopeft.samplers._priors import DimensionScaled, SparseAxes
-from autopeft.samplers._sampled import to_botorch
+from tests.samplers.botorch_oracle import MaternKernel, to_botorch
 
 PRIORS = (DimensionScaled(), SparseAxes())
 

@@ -1,7 +1,6 @@
 """Oracles: the sampled acquisition function beside the closed one, and hand-made fronts."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from scipy import stats
 
 from autopeft.objectives import Direction, Objective
 from autopeft.samplers import _goal
-from autopeft.samplers._botorch import logei
 from autopeft.samplers._encoding import Encoder
 from autopeft.samplers._goal import Evidences, fit_default, make_goal
 from autopeft.samplers._history import Evidence, History, Observation
@@ -62,7 +60,7 @@ def goal_for(
 
 
 def test_the_sampled_goal_agrees_with_the_closed_form() -> None:
-    """qLogNEHVI integrates over where the front is, the closed form takes its mean: the same ranking, nearly."""
+    """The one integrates over where the front is, the other takes its mean: the same ranking, nearly."""
     known = observed(30, (ACCURACY, PARAMETERS))
     closed = goal_for((ACCURACY, PARAMETERS), known)
     new = candidates(60, seed=7)
@@ -76,7 +74,7 @@ def test_the_sampled_goal_agrees_with_the_closed_form() -> None:
             seed=0,
         )
         scores = sampled.score(ENCODER.encode(new), exact.values(new))
-    assert stats.spearmanr(closed.score(new), scores).statistic > 0.9
+    assert stats.spearmanr(closed.score(new), scores).statistic > 0.95
     best, other = int(np.argmax(closed.score(new))), np.argsort(-scores)
     assert best in other[:5]
 
@@ -165,22 +163,6 @@ def test_pruned_trials_teach_but_are_no_incumbents() -> None:
     goal = goal_for((ACCURACY, PARAMETERS), known)
     assert len(known) == 13
     assert {item.number for item in goal.incumbents} <= set(range(5, 14))
-
-
-def test_no_extension_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BoTorch would build one for a minute or two, and warn where there is no compiler."""
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise AssertionError("compiling")
-
-    monkeypatch.setattr("torch.utils.cpp_extension.load", fail)
-    monkeypatch.setitem(sys.modules, "logei_fused_ext", None)
-    monkeypatch.setattr(logei, "_C", None)
-    monkeypatch.setattr(logei, "_load_attempted", False)
-    goal = goal_for((ACCURACY, SECONDS), observed(12, (ACCURACY, SECONDS)))
-    assert np.isfinite(goal.score(candidates(4, seed=3))).all()
-    assert logei._C is None
-    assert logei._load_attempted is False
 
 
 def test_quality_at_the_full_budget_is_worth_something() -> None:

@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 from autopeft.samplers._encoding import Encoder
 from autopeft.samplers._goal import fit_default
 from autopeft.samplers._points import PointSource
-from autopeft.samplers._sampled import to_botorch
 from autopeft.samplers._transfer import SourceModel, TransferSurrogate, ranking_weights
+from tests.samplers.botorch_oracle import to_botorch
 from tests.samplers.earlier import Related, draw_points
 from tests.samplers.problem import small_space
 
