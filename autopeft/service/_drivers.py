@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from autopeft.exceptions import MachineError
-from autopeft.orchestrate import is_dead, local_pid, worker_id
+from autopeft.orchestrate import is_dead, is_here, local_pid, worker_id
 from autopeft.service._tokens import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
 
 #: Exit code of a search that was interrupted.
@@ -102,11 +102,16 @@ class ProcessDrivers:
     Args:
         folder: Where the folders are.
         command: What is started.
+        is_driven: Whether somebody holds the right to drive a study. It decides about drivers of earlier services on
+            other machines, in other containers, or before this machine was started last, which cannot be looked at.
     """
 
-    def __init__(self, folder: Path, command: DriverCommand) -> None:
+    def __init__(
+        self, folder: Path, command: DriverCommand, *, is_driven: Callable[[str], bool] = lambda _: True
+    ) -> None:
         self._folder = folder
         self._command = command
+        self._is_driven = is_driven
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, study: str, settings: Mapping[str, Any]) -> str:
@@ -138,7 +143,8 @@ class ProcessDrivers:
     def exit_code(self, study: str, process: str) -> int | None:
         child = self._children.get(process)
         if child is None:
-            return -1 if is_dead(process) else None
+            is_alive = not is_dead(process) if is_here(process) else self._is_driven(study)
+            return None if is_alive else -1
         code = child.poll()
         if code is not None:
             del self._children[process]

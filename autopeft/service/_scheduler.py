@@ -146,7 +146,12 @@ class Scheduler:
         except AutoPeftError as error:
             self._end(item, SubmissionState.FAILED, str(error))
             return
-        self._submissions.set_process(item.study, self._service, process)
+        try:
+            self._submissions.set_process(item.study, self._service, process)
+        except AutoPeftError:
+            # Nobody would find it again.
+            self._drivers.stop(process, is_patient=False)
+            raise
         _log.info("driver started", extra={"study": item.study, "owner": item.owner, "driver": process})
 
     def _look_after(self, item: Submission) -> None:

@@ -88,8 +88,16 @@ def open_state(settings: ServiceSettings, drivers: Drivers | None = None) -> Ser
         artifacts=settings.artifacts,
     )
     artifacts = None if settings.artifacts is None else open_artifacts(settings.artifacts)
-    made = drivers or ProcessDrivers(folder / "searches", command)
     store = SqlStore(settings.database)
+
+    def is_driven(study: str) -> bool:
+        try:
+            lease = store.driver(study)
+        except NotFoundError:
+            return False
+        return lease is not None and not lease.is_expired
+
+    made = drivers or ProcessDrivers(folder / "searches", command, is_driven=is_driven)
     submissions = Submissions(settings.database)
 
     def resolve(item: Submission) -> Mapping[str, Any]:

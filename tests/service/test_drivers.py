@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.exceptions import MachineError
-from autopeft.orchestrate import is_dead, local_pid
+from autopeft.orchestrate import is_dead, local_pid, worker_id
 from autopeft.service._drivers import DriverCommand, ProcessDrivers
 
 
@@ -184,3 +184,14 @@ def test_no_study_leads_out_of_the_folder(tmp_path: Path, study: str) -> None:
     with pytest.raises(MachineError, match="plain name"):
         made.log(study, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_that_cannot_be_seen_lives_as_long_as_its_study_is_driven(tmp_path: Path) -> None:
+    driven = {"s"}
+    made = ProcessDrivers(tmp_path, DriverCommand(database="d"), is_driven=driven.__contains__)
+    # As another container names its processes, or this machine before it was started again.
+    elsewhere = "autopeft-api:0123456789ab:7:1795299066"
+    assert made.exit_code("s", elsewhere) is None
+    driven.clear()
+    assert made.exit_code("s", elsewhere) == -1
+    assert made.exit_code("s", worker_id()) is None

@@ -171,6 +171,23 @@ def test_what_cannot_be_started_fails_with_the_reason(queue: Submissions, driver
     assert queue.load("t").message == "no memory"
 
 
+def test_a_driver_whose_name_is_not_stored_is_ended(
+    queue: Submissions, drivers: FakeDrivers, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreError("the database is away")
+
+    queue.submit("s", "ada", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "set_process", away)
+        with pytest.raises(StoreError):
+            make().tick()
+    assert drivers.stopped == [("host:k:1:s", False)]
+    make().tick()
+    assert len(drivers.started) == 2
+    assert process_of(queue, "s") == "host:k:2:s"
+
+
 def dead_service() -> str:
     code = "from autopeft.orchestrate import worker_id; print(worker_id())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
