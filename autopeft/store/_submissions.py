@@ -21,6 +21,8 @@ from autopeft.store._models import SubmissionRow
 from autopeft.store._sql_core import SqlCore
 from autopeft.store._submission import ACTIVE, OwnerHistory, QueueEntry, Submission, SubmissionState, turn_order
 
+#: Tells these locks of the server from others, such as the schema's.
+_OWNER_LOCK = 0x6F776E72
 _ACTIVE_VALUES = [item.value for item in ACTIVE]
 
 
@@ -57,6 +59,7 @@ class Submissions(SqlCore):
                     )
                 return _submission(row)
             if row is None or row.state != SubmissionState.QUEUED.value:
+                self._lock_owner(connection, owner)
                 self._check_queue(connection, owner, max_queued)
             values = {
                 "settings": text,
@@ -266,6 +269,11 @@ class Submissions(SqlCore):
             for owner, moment in connection.execute(started)
         }
         return turn_order(queue, history)
+
+    def _lock_owner(self, connection: Any, owner: str) -> None:
+        """Let one submission of an owner be counted at a time; SQLite has one writer anyway."""
+        if not self._is_sqlite:
+            connection.execute(select(func.pg_advisory_xact_lock(_OWNER_LOCK, func.hashtext(owner))))
 
     @staticmethod
     def _check_queue(connection: Any, owner: str, max_queued: int) -> None:

@@ -162,6 +162,20 @@ def test_sixteen_at_once_start_each_search_once(queue: Submissions) -> None:
     assert sorted(found) == sorted(f"s{i}" for i in range(24))
 
 
+def test_submitted_at_once_no_more_wait_than_may(queue: Submissions) -> None:
+    def submit(number: int) -> bool:
+        try:
+            queue.submit(f"s{number}", "ada", {}, max_queued=3)
+        except SubmissionConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        accepted = list(pool.map(submit, range(24)))
+    assert sum(accepted) == 3
+    assert len(queue.queue()) == 3
+
+
 def test_pages_of_the_list_are_the_list(queue: Submissions) -> None:
     for i in range(7):
         queue.submit(f"s{i}", "ada" if i % 2 else "bob", {})
