@@ -31,11 +31,13 @@ from ._texts import (
     latex_table,
 )
 from ._trials import COLUMNS, has_direction, measured, trials_frame, value_names, worth_listing
+from ._workers import WORKER_COLUMNS, serving, workers_frame
 
 __all__ = [
     "COLUMNS",
     "EMBEDDING",
     "STUDY_COLUMNS",
+    "WORKER_COLUMNS",
     "Card",
     "Importance",
     "LeftOutFacts",
@@ -82,6 +84,7 @@ __all__ = [
     "rung_frame",
     "rung_steps",
     "seed_intervals",
+    "serving",
     "studies_frame",
     "stored_adapters",
     "study_facts",
@@ -89,5 +92,6 @@ __all__ = [
     "surrogate_facts",
     "trials_frame",
     "value_names",
+    "workers_frame",
     "worth_listing",
 ]

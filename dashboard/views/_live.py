@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from autopeft.exceptions import AutoPeftError
-from autopeft.store import StudyOverview, StudyReader
+from autopeft.store import StudyOverview, StudyReader, WorkerRecord
 from autopeft.study import TrialState
 
 #: Seconds between looks while the database cannot be read.
@@ -30,7 +31,15 @@ def interval_s(overview: StudyOverview | None) -> float:
     return pace if is_busy else max(pace, 10.0)
 
 
-def watch(reader: StudyReader, token: str, study: str | None, every_s: float, *, follows_points: bool = False) -> None:
+def watch(
+    reader: StudyReader,
+    token: str,
+    study: str | None,
+    every_s: float,
+    *,
+    follows_points: bool = False,
+    follows_workers: bool = False,
+) -> None:
     """Draw the note on how current the page is, and draw the page again when the token changes.
 
     Args:
@@ -39,12 +48,13 @@ def watch(reader: StudyReader, token: str, study: str | None, every_s: float, *,
         study: The study shown; None for all of them.
         every_s: Seconds between looks.
         follows_points: Whether the page shows learning curves of trials at work.
+        follows_workers: Whether it shows the workers.
     """
 
     @st.fragment(run_every=every_s, key="live")
     def look() -> None:
         try:
-            now = token_of(reader, study, follows_points=follows_points)
+            now = token_of(reader, study, follows_points=follows_points, follows_workers=follows_workers)
         except AutoPeftError:
             st.rerun()  # the page says what is wrong
         if now != token:
@@ -75,17 +85,28 @@ def recover(reader: StudyReader) -> None:
     look()
 
 
-def token_of(reader: StudyReader, study: str | None, *, follows_points: bool = False) -> str:
+def token_of(
+    reader: StudyReader, study: str | None, *, follows_points: bool = False, follows_workers: bool = False
+) -> str:
     """The token of a study as it is now, or of all together."""
     overviews = reader.overviews() if study is None else [reader.overview(study)]
-    return page_token(overviews, follows_points=follows_points)
+    workers = reader.workers() if follows_workers else ()
+    return page_token(overviews, follows_points=follows_points, workers=workers)
 
 
-def page_token(overviews: Sequence[StudyOverview], *, follows_points: bool = False) -> str:
+def page_token(
+    overviews: Sequence[StudyOverview], *, follows_points: bool = False, workers: Sequence[WorkerRecord] = ()
+) -> str:
     """What changes when these studies do.
 
     Args:
         overviews: The studies.
         follows_points: Whether points of learning curves count as a change.
+        workers: What else counts: that they come and go, work on something else, or refuse a study.
     """
-    return " ".join(f"{item.token}{f'+{item.n_points}' if follows_points else ''}" for item in overviews)
+    token = " ".join(f"{item.token}{f'+{item.n_points}' if follows_points else ''}" for item in overviews)
+    if not workers:
+        return token
+    # Alive or not, a worker is heard of all the time.
+    said = repr([(item.facts, item.is_expired) for item in workers])
+    return f"{token} {hashlib.sha256(said.encode()).hexdigest()[:16]}"

@@ -43,11 +43,13 @@ class _View:
         title: Its name in the navigation; lower-case it is its address.
         show: Draws it.
         follows_points: Whether it shows learning curves of trials at work.
+        follows_workers: Whether it shows the workers.
     """
 
     title: str
     show: Callable[[Open], None]
     follows_points: bool = False
+    follows_workers: bool = False
 
 
 _VIEWS = (
@@ -55,7 +57,7 @@ _VIEWS = (
     _View(title="Configuration", show=configuration.show),
     _View(title="Trials", show=trials.show, follows_points=True),
     _View(title="Insight", show=insight.show),
-    _View(title="Health", show=health.show),
+    _View(title="Health", show=health.show, follows_workers=True),
     _View(title="Export", show=export.show),
 )
 
@@ -104,13 +106,16 @@ def _study_page(url: str, reader: StudyReader, view: _View) -> None:
     # Before the page is drawn: who copies the address early copies the right one.
     _links.write_address()
     _about_the_link(opened)
+    # Before the page is drawn as well: what changes meanwhile is seen at the next look.
+    workers = reader.workers() if view.follows_workers else ()
     view.show(opened)
     _live.watch(
         reader,
-        _live.page_token([overview], follows_points=view.follows_points),
+        _live.page_token([overview], follows_points=view.follows_points, workers=workers),
         overview.name,
         _live.interval_s(overview),
         follows_points=view.follows_points,
+        follows_workers=view.follows_workers,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from autopeft.artifacts import open_artifacts
-from autopeft.store import open_store
+from autopeft.store import WorkerFacts, open_store
 from autopeft.study import Rung
 from tests.dashboard.queries.test_adapters import export
 from tests.dashboard.studies import HOSTILE, draft, full, lora, params, run, spec
@@ -249,3 +249,15 @@ def test_a_stored_adapter_can_be_downloaded(full_url: str, tmp_path: Path, monke
     told = said(open_page(monkeypatch, full_url, "export", study="study", trial="4"))
     assert "cannot be read just now" in told
     assert "secret" not in told
+
+
+def test_workers_and_their_refusals_are_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    full(url)
+    assert "None is known." in said(open_page(monkeypatch, url, "health"))
+    store = open_store(url)
+    store.acquire_driver("study", "driver", executor="workers", lease_s=600)
+    facts = WorkerFacts(id="box:1", host="box", pid=1, refusals={"study": f"lacks {HOSTILE}"})
+    store.announce_worker(facts, lease_s=600)
+    app = open_page(monkeypatch, url, "health")
+    assert f"1 of 1 worker refuses this study: lacks {HOSTILE} (box:1)." in said(app)
+    assert app.dataframe[0].value["this study"].tolist() == [f"refuses it: lacks {HOSTILE}"]

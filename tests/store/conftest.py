@@ -17,6 +17,10 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import create_engine, text
 
+from autopeft.store import SqlStore
+from tests.store.builders import FakeClock
+from tests.store.filled import fill
+
 PASSWORD = "s3cr:t/@ %"
 
 
@@ -114,3 +118,23 @@ def started_cluster() -> Iterator[Cluster]:
         made.stop()
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'a b%20#?.db'}"
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    execute(cluster.url(), "CREATE DATABASE reader_test")
+    yield cluster.url("reader_test")
+    execute(cluster.url(), "DROP DATABASE reader_test WITH (FORCE)")
+
+
+@pytest.fixture
+def filled(any_url: str) -> Iterator[SqlStore]:
+    """See `fill`."""
+    clock = FakeClock()
+    with SqlStore(any_url, clock=clock) as store:
+        fill(store, clock)
+        yield store

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from autopeft.store import StudyOverview, StudyReader, open_store
+from autopeft.store import StudyOverview, StudyReader, WorkerFacts, open_store
 from autopeft.study import CurvePoint, TrialState
 from dashboard.views._live import interval_s, page_token, token_of
 from tests.dashboard.studies import WORKER, draft, full, lora, spec
@@ -62,3 +62,19 @@ def test_points_of_curves_count_only_where_curves_are_shown(url: str) -> None:
     open_store(url).add_point("study", 13, WORKER, point)
     assert token_of(reader, "study") == before[0]
     assert token_of(reader, "study", follows_points=True) != before[1]
+
+
+def test_workers_count_only_where_they_are_shown(url: str) -> None:
+    """That a worker is alive is no change; that it refuses a study is."""
+    full(url)
+    store = open_store(url)
+    facts = WorkerFacts(id="w", host="box", pid=1)
+    store.announce_worker(facts, lease_s=60)
+    reader = StudyReader(url)
+    before = token_of(reader, "study"), token_of(reader, "study", follows_workers=True)
+    assert before[1] == page_token([reader.overview("study")], workers=reader.workers())
+    store.announce_worker(facts, lease_s=120)
+    assert token_of(reader, "study", follows_workers=True) == before[1]
+    store.announce_worker(replace(facts, refusals={"study": "lacks peft"}), lease_s=60)
+    assert token_of(reader, "study") == before[0]
+    assert token_of(reader, "study", follows_workers=True) != before[1]
