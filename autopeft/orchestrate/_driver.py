@@ -10,6 +10,7 @@ from contextlib import suppress
 from autopeft.exceptions import DriverConflictError, NotFoundError, StoreError
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._narrator import Narrator
+from autopeft.orchestrate._patient import impatient
 from autopeft.orchestrate._worker_id import is_dead, worker_id
 from autopeft.store import DriverLease, StudyFollower, TrialStore
 
@@ -106,9 +107,9 @@ class DriverSeat:
             return
         self._done.set()
         thread.join()
-        # The lease ends by itself if the store cannot be reached now.
+        # The lease ends by itself if the store cannot be reached now, and whoever interrupts a search does not wait.
         with suppress(StoreError, NotFoundError):
-            self._store.release_driver(self._study, self.holder)
+            impatient(self._store).release_driver(self._study, self.holder)
 
     def _start(self) -> None:
         self._end_thread()
@@ -125,9 +126,10 @@ class DriverSeat:
             self._thread = None
 
     def _keep(self, done: threading.Event) -> None:
+        store = impatient(self._store)
         while not done.wait(self._lease_s / 4):
             try:
-                self._store.keep_driver(self._study, self.holder, self._lease_s)
+                store.keep_driver(self._study, self.holder, self._lease_s)
             except (DriverConflictError, NotFoundError) as error:
                 self._lost = str(error)
                 return

@@ -29,8 +29,14 @@ def patient(store: TrialStore, tell: Callable[[str], None], *, patience_s: float
     return cast("TrialStore", _Patient(store, tell, patience_s))
 
 
+def impatient(store: TrialStore) -> TrialStore:
+    """The store behind a patient one; any other as it is."""
+    return store.impatient if isinstance(store, _Patient) else store
+
+
 class _Patient:
     def __init__(self, store: TrialStore, tell: Callable[[str], None], patience_s: float) -> None:
+        self.impatient = store
         self._store = store
         self._tell = tell
         self._patience_s = patience_s

@@ -14,6 +14,7 @@ import pytest
 from autopeft.exceptions import DriverConflictError, NotFoundError, StoreError
 from autopeft.orchestrate import SilentProgress
 from autopeft.orchestrate._driver import DriverSeat, describe_holder, process_of
+from autopeft.orchestrate._patient import patient
 from autopeft.orchestrate._worker_id import worker_id
 from autopeft.store import MemoryStore, TrialStore, open_store
 from autopeft.study import Trial
@@ -166,3 +167,23 @@ def test_holders_are_named_in_words() -> None:
     assert process_of("host:abc:12:34#5") == "host:abc:12:34"
     assert describe_holder("host:abc:12:34#5") == "process 12 on host"
     assert describe_holder("somebody") == "'somebody'"
+
+
+def test_a_seat_is_left_at_once_while_the_store_is_away(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    seat = make_seat(patient(store, told.append), lease_s=0.4)
+    seat.take()
+    tried = threading.Event()
+
+    def away(*_: object) -> None:
+        tried.set()
+        raise StoreError("the database cannot be reached.")
+
+    monkeypatch.setattr(store, "keep_driver", away)
+    monkeypatch.setattr(store, "release_driver", away)
+    assert tried.wait(30)
+    began = time.monotonic()
+    seat.release()
+    assert time.monotonic() - began < 10
+    # Waiting for the store is the search's own to tell of.
+    assert told == []
