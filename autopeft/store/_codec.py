@@ -16,6 +16,7 @@ from typing import Any
 from autopeft.configuration import Configuration, DynamicsSpec, ModuleSpec, OptionValue, Site
 from autopeft.configuration._configuration import Placement
 from autopeft.store._json_text import shared_pairs
+from autopeft.store._readable import check_study_name
 from autopeft.study import CurvePoint, Measurement, StudySpec, Trial, TrialDraft, TrialState
 
 
@@ -42,7 +43,12 @@ def _plain_number(value: Any) -> Any:
 
 
 def encode_spec(spec: StudySpec) -> str:
-    """A study's spec as JSON text."""
+    """A study's spec as JSON text: every study that is made passes here.
+
+    Raises:
+        UsageError: If its name is not Unicode. One that an older version has stored can still be looked at.
+    """
+    check_study_name(spec.name)
     return to_json(spec.to_dict(), f"the settings of study {spec.name!r}")
 
 

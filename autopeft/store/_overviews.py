@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from autopeft.store._codec import decode_spec
 from autopeft.store._columns import seconds_between
 from autopeft.store._models import AttributeRow, CurvePointRow, LeaseRow, StudyRow, TrialRow
+from autopeft.store._readable import readable_spec
 from autopeft.study import StudySpec, TrialState
 
 _Statement = Select[*tuple[Any, ...]]
@@ -114,7 +114,7 @@ def _overview(
     digest = hashlib.sha256(repr((row.id, row.spec, groups, facts)).encode()).hexdigest()[:16]
     return StudyOverview(
         id=row.id,
-        spec=decode_spec(row.spec),
+        spec=readable_spec(row.spec),
         n_trials={state: counts.get(state, 0) for state in TrialState},
         created_at=row.created_at,
         started_at=min((group[4] for group in groups if group[4] is not None), default=None),

@@ -6,9 +6,9 @@ texts, and only the columns asked for leave it; whole trials come one at a time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,12 +20,13 @@ from autopeft.store import _messages as messages
 from autopeft.store._base import utc_now
 from autopeft.store._cluster import DriverLease, WorkerRecord
 from autopeft.store._cluster_rows import read_driver, read_workers
-from autopeft.store._codec import decode_configuration, decode_spec
+from autopeft.store._codec import decode_configuration
 from autopeft.store._columns import json_keys, json_number, json_part, seconds_between
 from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
 from autopeft.store._models import CurvePointRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
 from autopeft.store._overviews import StudyOverview, read_overviews
 from autopeft.store._read_only import read_only_sqlite
+from autopeft.store._readable import readable, readable_json, readable_spec, readable_trial
 from autopeft.store._rows import in_chunks, read_attributes, read_trials
 from autopeft.store._schema import prepare_schema
 from autopeft.study import SEARCH_SPLIT, Study, Trial
@@ -50,6 +51,7 @@ TRIAL_COLUMNS = (
     "failure_reason",
     "duration_s",
 )
+_TEXT_COLUMNS = frozenset({"label", "worker", "failure_reason"})
 
 
 class LeaseFacts(NamedTuple):
@@ -67,6 +69,9 @@ class StudyReader:
 
     Every method is one transaction and sees one moment. A database that was deleted, replaced or restarted in between
     is noticed by the next call, and read again when it is back.
+
+    Texts come as everything can show them, see `autopeft.store._readable`. A study whose name is not shown as it is
+    stored is asked for by the name that is shown.
 
     Args:
         url: As for `open_store`.
@@ -126,7 +131,7 @@ class StudyReader:
     def attributes(self, study_name: str) -> dict[str, Any]:
         """A study's attributes, by key."""
         with self._reading() as connection:
-            return read_attributes(connection, self._id(connection, study_name))
+            return readable(read_attributes(connection, self._id(connection, study_name)))
 
     def value_names(self, study_name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Sorted names of the metrics, and of the costs, that any trial was measured by on the search split."""
@@ -160,7 +165,11 @@ class StudyReader:
         with self._reading() as connection:
             study_id = self._id(connection, study_name)
             statement = select(*selected).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
-            return [dict(zip(wanted, row, strict=True)) for row in connection.execute(statement)]
+            found = [dict(zip(wanted, row, strict=True)) for row in connection.execute(statement)]
+        for name in _TEXT_COLUMNS.intersection(wanted):
+            for row in found:
+                row[name] = readable(row[name])
+        return found
 
     def values(
         self, study_name: str, names: Sequence[str], *, split: str = SEARCH_SPLIT
@@ -196,17 +205,17 @@ class StudyReader:
     def params(self, study_name: str, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
         """Points of the search space that some trials came from; trials without one are left out."""
         rows = self._by_number(study_name, numbers, TrialRow.params)
-        return {number: json.loads(text) for number, text in rows if text is not None}
+        return {number: readable_json(text) for number, text in rows if text is not None}
 
     def notes(self, study_name: str, numbers: Collection[int], *path: str) -> dict[int, Any]:
         """What stands at a path into the notes of some trials; trials without it are left out."""
         rows = self._by_number(study_name, numbers, json_part(TrialRow.notes, *path, is_sqlite=self._is_sqlite))
-        return {number: json.loads(text) for number, text in rows if text is not None}
+        return {number: readable_json(text) for number, text in rows if text is not None}
 
     def failures(self, study_name: str, numbers: Collection[int]) -> dict[int, str]:
         """The messages of some trials' failures; the others are left out."""
         rows = self._by_number(study_name, numbers, TrialRow.failure_message)
-        return {number: text for number, text in rows if text is not None}
+        return {number: readable(text) for number, text in rows if text is not None}
 
     def curves(
         self, study_name: str, numbers: Collection[int], name: str
@@ -246,7 +255,8 @@ class StudyReader:
                 .where(TrialRow.study_id == study_id, LeaseRow.ended_at.is_(None) | (LeaseRow.outcome == "lost"))
                 .order_by(LeaseRow.id)
             )
-            return [LeaseFacts(*row) for row in connection.execute(statement)]
+            facts = [LeaseFacts(*row) for row in connection.execute(statement)]
+        return [item._replace(worker=readable(item.worker)) for item in facts]
 
     def driver(self, study_name: str) -> DriverLease | None:
         """Who drives a study; None if nobody does."""
@@ -256,7 +266,7 @@ class StudyReader:
     def workers(self) -> list[WorkerRecord]:
         """All workers that have announced themselves, the oldest first: those that are gone stay for a day."""
         with self._reading() as connection:
-            return read_workers(connection, self._now(connection))
+            return [_readable_worker(item) for item in read_workers(connection, self._now(connection))]
 
     def trial(self, study_name: str, number: int) -> Trial:
         """A whole trial.
@@ -270,7 +280,7 @@ class StudyReader:
             if not found:
                 n_trials = connection.execute(select(func.count()).where(TrialRow.study_id == study_id)).scalar_one()
                 raise messages.trial_not_found(study_name, number, n_trials)
-            return found[0]
+            return readable_trial(found[0])
 
     def study(self, study_name: str) -> Study:
         """A whole study, with everything that was ever stored of it: for reports, not for charts."""
@@ -278,9 +288,9 @@ class StudyReader:
             study_id = self._id(connection, study_name)
             text = connection.execute(select(StudyRow.spec).where(StudyRow.id == study_id)).scalar_one()
             return Study(
-                spec=decode_spec(text),
-                trials=read_trials(connection, study_id),
-                attributes=read_attributes(connection, study_id),
+                spec=readable_spec(text),
+                trials=tuple(map(readable_trial, read_trials(connection, study_id))),
+                attributes=readable(read_attributes(connection, study_id)),
             )
 
     def _value(self, name: str) -> Any:
@@ -308,10 +318,13 @@ class StudyReader:
 
     def _id(self, connection: Connection, study_name: str) -> int:
         found = connection.execute(select(StudyRow.id).where(StudyRow.name == study_name)).scalar_one_or_none()
-        if found is None:
-            names = connection.execute(select(StudyRow.name).order_by(StudyRow.id)).scalars()
-            raise messages.study_not_found(study_name, names, self.url)
-        return found
+        if found is not None:
+            return found
+        rows = connection.execute(select(StudyRow.name, StudyRow.id).order_by(StudyRow.id))
+        shown = {readable(name): study_id for name, study_id in rows}
+        if study_name in shown:
+            return shown[study_name]
+        raise messages.study_not_found(study_name, shown, self.url)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -319,3 +332,8 @@ class StudyReader:
             self.check()  # says that there is nothing
         with translated_errors(self._url), self._engine.begin() as connection:
             yield connection
+
+
+def _readable_worker(item: WorkerRecord) -> WorkerRecord:
+    texts = ("id", "host", "resources", "versions", "study", "refusals")
+    return replace(item, facts=replace(item.facts, **{name: readable(getattr(item.facts, name)) for name in texts}))

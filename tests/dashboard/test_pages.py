@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from streamlit.testing.v1 import AppTest
 
 from autopeft.artifacts import open_artifacts
 from autopeft.store import WorkerFacts, open_store
+from autopeft.store._models import StudyRow
 from autopeft.study import Rung
 from tests.dashboard.queries.test_adapters import export
 from tests.dashboard.studies import HOSTILE, draft, full, lora, params, run, spec
@@ -261,3 +264,18 @@ def test_workers_and_their_refusals_are_shown(url: str, monkeypatch: pytest.Monk
     app = open_page(monkeypatch, url, "health")
     assert f"1 of 1 worker refuses this study: lacks {HOSTILE} (box:1)." in said(app)
     assert app.dataframe[0].value["this study"].tolist() == [f"refuses it: lacks {HOSTILE}"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_study_whose_name_is_no_unicode_is_shown(page: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such study is made any more, but an older version may have stored one."""
+    full(url)
+    with open_store(url)._engine.begin() as connection:  # type: ignore[attr-defined]
+        text = json.dumps({**spec("caf\udce9").to_dict(), "task": {"name": "a\udcff.csv"}})
+        connection.execute(update(StudyRow).values(name="caf\udce9", spec=text))
+    app = open_page(monkeypatch, url, page, **({"study": "caf\\udce9", "trial": "5"} if page else {}))
+    assert "could not be drawn" not in said(app)
+    if page:
+        assert app.selectbox(key="study picker").value == "caf\\udce9"
+    else:
+        assert app.dataframe[0].value["study"].tolist() == ["caf\\udce9"]

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from autopeft.exceptions import NotFoundError, StudyMismatchError
+from autopeft.exceptions import NotFoundError, StudyMismatchError, UsageError
 from autopeft.store import TrialStore
 from autopeft.study import (
     TrialKind,
@@ -26,6 +26,12 @@ class StudyContract:
         assert created == loaded
         assert loaded.spec == make_spec("Größe 🙂 'x' \"y\" %")
         assert (loaded.trials, loaded.attributes) == ((), {})
+
+    def test_a_name_that_is_no_unicode_is_refused_when_the_study_is_made(self, store: TrialStore) -> None:
+        for make in (store.create_study, store.ensure_study):
+            with pytest.raises(UsageError, match=r"'s\\udcff' has half a surrogate pair"):
+                make(make_spec("s\udcff"))
+        assert store.list_studies() == []
 
     def test_an_outline_is_the_study_without_its_trials(self, store: TrialStore, study: str) -> None:
         store.add_trial(study, make_draft())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError
@@ -9,8 +13,11 @@ from sqlalchemy.exc import DBAPIError
 from autopeft.exceptions import NotFoundError
 from autopeft.store import SqlStore, StudyReader
 from autopeft.store._models import StudyRow
-from tests.store.builders import FAILURE, FakeClock, make_measurement, make_spec
+from autopeft.study import Failure, TrialKind
+from tests.store.builders import FAILURE, FakeClock, make_draft, make_measurement, make_spec
 from tests.store.conftest import Cluster, execute
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -68,6 +75,40 @@ def test_notes_and_leases(store: SqlStore, url: str) -> None:
         assert [(lease.number, lease.outcome) for lease in reader.leases("s")] == [(3, None)]
         store.release_expired("s", dead_workers=[reader.leases("s")[0].worker], max_attempts=3)
         assert [(lease.number, lease.outcome) for lease in reader.leases("s")] == [(3, "lost")]
+
+
+def test_text_that_is_no_unicode_is_shown_all_the_same(store: SqlStore, url: str) -> None:
+    """As an older version has stored it: half a surrogate pair in the study's name, and wherever a text is."""
+    name, shown = "caf\udce9", "caf\\udce9"
+    spec = {**make_spec(name).to_dict(), "task": {"name": "a\udcff.csv"}}
+    with store._engine.begin() as connection:
+        connection.execute(insert(StudyRow).values(name=name, spec=json.dumps(spec), created_at=EPOCH))
+    store.add_trial(name, replace(make_draft(1), kind=TrialKind.BASELINE, label="l\udcff", params={"p": "\udcff"}))
+    assert store.claim_trial(name, "w\udcff", lease_s=60) is not None
+    store.fail_trial(name, 0, "w\udcff", Failure(reason="error", message="no \udce9", traceback="\udce9"))
+    store.add_trial(name, make_draft(2))
+    assert store.claim_trial(name, "w\udcff", lease_s=60) is not None
+    store.set_attribute(name, "command", "search \udce9")
+    with StudyReader(url) as reader:
+        assert [item.name for item in reader.overviews()] == ["s", "other", shown]
+        overview = reader.overview(shown)
+        assert (overview.name, overview.spec.task["name"], overview.n_trials_total) == (shown, "a\\udcff.csv", 2)
+        assert reader.overview(name) == overview
+        row = reader.trials(shown)[0]
+        assert (row["label"], row["worker"]) == ("l\\udcff", "w\\udcff")
+        assert reader.failures(shown, [0]) == {0: "no \\udce9"}
+        assert reader.params(shown, [0]) == {0: {"p": "\\udcff"}}
+        assert reader.attributes(shown) == {"command": "search \\udce9"}
+        assert [item.worker for item in reader.leases(shown)] == ["w\\udcff"]
+        failure = reader.trial(shown, 0).failure
+        assert failure == Failure(reason="error", message="no \\udce9", traceback="\\udce9")
+        whole = reader.study(shown)
+        assert (whole.spec.name, whole.trials[0].draft.label) == (shown, "l\\udcff")
+        with pytest.raises(NotFoundError, match=r"'caf\\\\udce9'"):
+            reader.overview("caf")
+        # A study that has the shown name for its own comes first.
+        store.create_study(make_spec(shown))
+        assert reader.overview(shown).n_trials_total == 0
 
 
 def test_unknown_names_are_said_with_what_there_is(store: SqlStore, url: str) -> None:
