@@ -180,7 +180,7 @@ def fill(url: str, *, n_studies: int, n_trials: int, seed: int = 0) -> None:
     """
     from sqlalchemy import insert
 
-    from autopeft.store import open_store
+    from autopeft.store import WorkerFacts, open_store
     from autopeft.store._models import CurvePointRow, LeaseRow, MeasurementRow, TrialRow
 
     rng = np.random.default_rng(seed)
@@ -198,6 +198,19 @@ def fill(url: str, *, n_studies: int, n_trials: int, seed: int = 0) -> None:
                 for key, model in (*models, ("points", CurvePointRow)):
                     for start in range(0, len(rows[key]), 2000):
                         connection.execute(insert(model), rows[key][start : start + 2000])
+            store.set_attribute(name, "leave_one_out", make_left_out(rng, len(rows["trials"])))
+        for i in range(8):
+            refusals = {"study-00": "lacks the backbone"} if i == 0 else {}
+            store.announce_worker(WorkerFacts(id=f"host:{i}:1", host="host", pid=i + 1, refusals=refusals), 3600)
+
+
+def make_left_out(rng: np.random.Generator, n: int) -> dict[str, Any]:
+    """What a model of n trials predicts of each without it, as a search keeps it."""
+    observed, error = rng.normal(0.75, 0.05, n), rng.normal(0, 0.02, n)
+    columns = {"observed": observed, "mean": observed + error}
+    columns |= {"low": columns["mean"] - 0.02, "high": columns["mean"] + 0.02}
+    table = {name: values.round(6).tolist() for name, values in columns.items()}
+    return {"n_search": n, "numbers": list(range(n)), "objectives": {"accuracy": table}}
 
 
 def make_spec(name: str) -> Any:
