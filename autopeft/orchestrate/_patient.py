@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -34,9 +35,15 @@ def impatient(store: TrialStore) -> TrialStore:
     return store.impatient if isinstance(store, _Patient) else store
 
 
+def back_since_s(store: TrialStore) -> float:
+    """Seconds since a patient store was back after it could not be reached; infinite if it always could."""
+    return time.monotonic() - store.back_at if isinstance(store, _Patient) else math.inf
+
+
 class _Patient:
     def __init__(self, store: TrialStore, tell: Callable[[str], None], patience_s: float) -> None:
         self.impatient = store
+        self.back_at = -math.inf
         self._store = store
         self._tell = tell
         self._patience_s = patience_s
@@ -66,5 +73,6 @@ class _Patient:
                 pause_s = min(2 * pause_s, _PAUSE_S[1])
                 continue
             if is_told:
+                self.back_at = time.monotonic()
                 self._tell("The database is there again.")
             return result

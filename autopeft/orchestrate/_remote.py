@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
-from autopeft.exceptions import MachineError
+from autopeft.exceptions import MachineError, StoreError
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._narrator import Narrator
+from autopeft.orchestrate._patient import back_since_s, impatient
 from autopeft.orchestrate._recover import recover
 from autopeft.orchestrate._worker_id import is_dead
 from autopeft.store import StudyFollower, TrialStore, WorkerRecord
@@ -17,6 +19,8 @@ from autopeft.study import TrialKind, TrialState
 
 _POLL_S = (0.05, 0.5)
 _RECOVER_EVERY_S = 2.0
+#: Leases that ended while nobody could reach the database are workers' that train on; they are heard of within so long.
+_HEARD_AGAIN_S = 30.0
 _LOOK_AT_WORKERS_EVERY_S = 2.0
 #: The search looks at its clock at least so often.
 _LONGEST_WAIT_S = 5.0
@@ -24,6 +28,8 @@ _LONGEST_WAIT_S = 5.0
 _EXPLAIN_AFTER_S = 15.0
 #: Trials that wait beyond those for which there are workers, as a share of these: a worker never waits for the sampler.
 _LOOKAHEAD = 0.25
+#: What costs time is done again only after so many times that long: of a very large study it takes a while.
+_REST = 9.0
 
 
 class Pool(Protocol):
@@ -83,11 +89,16 @@ class RemoteExecutor:
     @property
     def slots(self) -> int:
         """How many trials should wait: for each worker one that runs or waits, and a few ahead."""
-        ahead = max(1, math.ceil(_LOOKAHEAD * self._capacity))
-        return max(self._capacity + ahead - self._n_running, ahead)
+        return max(self._capacity + self._ahead - self._n_running, self._ahead)
+
+    @property
+    def _ahead(self) -> int:
+        return max(1, math.ceil(_LOOKAHEAD * self._capacity))
 
     def advance(self, study: str, kinds: Collection[TrialKind]) -> bool:
         """Wait until a trial ends or the number of workers changes, for a few seconds at most.
+
+        As long as enough trials wait, several that end in a short time are waited for together.
 
         Returns:
             False if no trial of these kinds is waiting or running.
@@ -98,6 +109,7 @@ class RemoteExecutor:
         deadline = time.monotonic() + _LONGEST_WAIT_S
         pause_s = _POLL_S[0]
         while True:
+            began = time.monotonic()
             has_news = self._look(study)
             mine = self._require(study).unfinished(kinds)
             self._n_unfinished = len(mine)
@@ -106,9 +118,13 @@ class RemoteExecutor:
             if not mine:
                 return False
             self._explain(study, is_anything_running=self._n_running > 0)
-            if has_news or time.monotonic() > deadline:
+            ended = time.monotonic()
+            if has_news:
+                deadline = min(deadline, ended + _POLL_S[1])
+            is_scarce = len(mine) - self._n_running <= self._ahead // 2
+            if (has_news and is_scarce) or ended > deadline:
                 return True
-            time.sleep(pause_s)
+            time.sleep(min(max(pause_s, _REST * (ended - began)), _POLL_S[1]))
             pause_s = min(1.3 * pause_s, _POLL_S[1])
 
     def give_back(self, study: str) -> None:
@@ -116,9 +132,10 @@ class RemoteExecutor:
 
     def _look_after(self, study: str) -> None:
         now = time.monotonic()
-        if now >= self._next_recovery:
-            recover(self._store, study)
+        if now >= self._next_recovery and back_since_s(self._store) >= _HEARD_AGAIN_S:
             self._next_recovery = now + _RECOVER_EVERY_S
+            with suppress(StoreError):
+                recover(impatient(self._store), study)
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_AT_WORKERS_EVERY_S
@@ -129,6 +146,7 @@ class RemoteExecutor:
             # Those that are still loading will want a trial each.
             capacity += max(0, self._pool.size - len(serving))
         self._capacity = max(1, capacity)
+        self._next_look = time.monotonic() + max(_LOOK_AT_WORKERS_EVERY_S, _REST * (time.monotonic() - now))
 
     def _live(self) -> list[WorkerRecord]:
         found = [item for item in self._store.workers() if not item.is_expired and not is_dead(item.facts.id)]

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import threading
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from autopeft.exceptions import MachineError
-from autopeft.orchestrate import SilentProgress, _remote
+from autopeft.exceptions import MachineError, StoreError
+from autopeft.orchestrate import SilentProgress, _patient, _remote
+from autopeft.orchestrate._patient import patient
 from autopeft.orchestrate._remote import RemoteExecutor
 from autopeft.store import MemoryStore, WorkerFacts
-from autopeft.study import Failure, Trial, TrialKind
+from autopeft.study import Failure, Study, Trial, TrialKind
 from tests.orchestrate.test_executor import KINDS, make_store
-from tests.study.builders import make_measurement
+from tests.study.builders import make_draft, make_measurement, make_spec
 
 
 class Record(SilentProgress):
@@ -113,6 +116,33 @@ def test_a_trial_of_a_dead_worker_is_put_back_and_told() -> None:
     executor.advance("study", KINDS)
     assert store.load_trial("study", 0).state.value == "WAITING"
     assert any("was given back" in line for line in progress.lines)
+
+
+def test_after_an_outage_workers_are_given_time_to_be_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(MemoryStore):
+        n_left = 0
+
+        def load_outline(self, name: str) -> Study:
+            if self.n_left:
+                self.n_left -= 1
+                raise StoreError("the database cannot be reached.")
+            return super().load_outline(name)
+
+    monkeypatch.setattr(_patient, "_PAUSE_S", (0.01, 0.02))
+    store = Away(clock=lambda: datetime.now(UTC))
+    store.create_study(make_spec())
+    store.add_trial("study", make_draft())
+    assert store.claim_trial("study", "far:away:1:0", lease_s=0.01) is not None
+    away = patient(store, lambda _: None)
+    executor = RemoteExecutor(away, Record())
+    store.n_left = 2
+    away.load_outline("study")
+    time.sleep(0.1)
+    executor.advance("study", KINDS)
+    assert store.running_workers("study") == {0: "far:away:1:0"}, "its lease is over, but it may train still"
+    monkeypatch.setattr(_remote, "_HEARD_AGAIN_S", 0.0)
+    executor.advance("study", KINDS)
+    assert store.running_workers("study") == {}
 
 
 def test_it_says_once_why_nothing_happens() -> None:
