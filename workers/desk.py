@@ -62,6 +62,8 @@ class Desk:
         self.resident: tuple[str, ...] = ()
         #: Whether the engine said that it cannot train any more.
         self.is_broken = False
+        #: Memory of the GPU that the engine held when its last run ended; None if it has none.
+        self.gpu_memory_used_bytes: int | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -162,8 +164,7 @@ class Desk:
         while True:
             message = self._engine.receive()
             if isinstance(message, Ended):
-                self.is_broken = message.is_broken
-                return list(message.endings)
+                return self._ended(message)
             if isinstance(message, Started):
                 self._note(study, trials, message)
             elif isinstance(message, Reached):
@@ -179,8 +180,7 @@ class Desk:
             while time.monotonic() < deadline:
                 message = self._engine.receive()
                 if isinstance(message, Ended):
-                    self.is_broken = message.is_broken
-                    return list(message.endings)
+                    return self._ended(message)
                 if isinstance(message, Aborted):
                     return None
                 if isinstance(message, Reached):
@@ -189,6 +189,11 @@ class Desk:
             return None
         self.close()
         return None
+
+    def _ended(self, message: Ended) -> list[Ending]:
+        self.is_broken = message.is_broken
+        self.gpu_memory_used_bytes = message.gpu_memory_used_bytes
+        return list(message.endings)
 
     def _note(self, study: str, trials: Sequence[Trial], started: Started) -> None:
         """Note how many parameters each placement trains, for those who show a trial without knowing the modules."""

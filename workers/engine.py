@@ -184,7 +184,12 @@ class Engine:
             self._run = None
             return Aborted(run=message.run)
         is_failed = any(item.failure is not None for item in endings)
-        return Ended(run=message.run, endings=endings, is_broken=is_failed and self._is_device_broken(message.study))
+        return Ended(
+            run=message.run,
+            endings=endings,
+            is_broken=is_failed and self._is_device_broken(message.study),
+            gpu_memory_used_bytes=_gpu_memory_used(self._studies[message.study][1].backbone.device),
+        )
 
     def _endings(self, message: Run) -> tuple[Ending, ...]:
         from autopeft.orchestrate._executor import job_of, placement_parameters
@@ -235,6 +240,15 @@ class Engine:
         except RuntimeError:
             return True
         return False
+
+
+def _gpu_memory_used(device: Any) -> int | None:
+    """Bytes that this process has of a GPU, whether tensors are in them or not; None for other devices."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return int(torch.cuda.memory_reserved(device))
 
 
 def _devices(settings: EngineSettings) -> dict[str, Any]:

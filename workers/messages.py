@@ -166,11 +166,13 @@ class Ended:
         run: Its number.
         endings: One per trial.
         is_broken: Whether the engine's device is unusable from here on, so that another engine is needed.
+        gpu_memory_used_bytes: Memory of the GPU that the engine holds now; None without one.
     """
 
     run: int
     endings: tuple[Ending, ...]
     is_broken: bool = False
+    gpu_memory_used_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -264,6 +264,9 @@ class Supervisor:
         if endings is None:
             self._release(study, [item for item in trials if item.number not in self._heartbeat.lost])
             return
+        if desk.gpu_memory_used_bytes is not None:
+            used = {"gpu_memory_used_bytes": desk.gpu_memory_used_bytes}
+            self._heartbeat.say(resources={**self._heartbeat.facts.resources, **used})
         for trial, ending in zip(trials, endings, strict=True):
             self._write(study, trial, ending)
         if desk.is_broken:

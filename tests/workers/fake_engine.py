@@ -41,6 +41,7 @@ class FakeEngine:
         hook: Called with each run before it is answered.
         slow: Answers no run until it is aborted.
         cohort: Trials that it trains as one batch.
+        gpu_memory_used_bytes: What it says that it holds of a GPU.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class FakeEngine:
         hook: Callable[[Run], None] = lambda run: None,
         slow: bool = False,
         cohort: int = 1,
+        gpu_memory_used_bytes: int | None = None,
     ) -> None:
+        self._gpu_memory_used_bytes = gpu_memory_used_bytes
         self._refusal, self._rungs, self._crashes, self._hook = refusal, tuple(rungs), crashes, hook
         self._slow, self._cohort = slow, cohort
         self._out: collections.deque[Any] = collections.deque()
@@ -116,7 +119,9 @@ class FakeEngine:
         assert self._run is not None
         if not self._points:
             endings = tuple(self._ending(index, trial) for index, trial in enumerate(self._run.trials))
-            self._out.append(Ended(run=self._run.run, endings=endings))
+            self._out.append(
+                Ended(run=self._run.run, endings=endings, gpu_memory_used_bytes=self._gpu_memory_used_bytes)
+            )
             return
         index, step = self._points[0]
         trial = self._run.trials[index]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from autopeft.exceptions import StoreError
-from autopeft.store import MemoryStore
+from autopeft.store import MemoryStore, WorkerFacts
 from autopeft.study import TrialState
 from tests.orchestrate.test_executor import make_store
 from tests.study.builders import make_draft, make_spec
@@ -60,6 +60,21 @@ def test_it_trains_what_waits_and_signs_off() -> None:
     assert all(len(item.curve) == 1 for item in trials)
     assert trials[0].notes["placement_parameters"] == [7]
     assert store.workers() == []
+
+
+def test_it_says_how_much_of_the_gpu_its_engine_holds() -> None:
+    store = driven(1)
+    said: list[Any] = []
+    announce = store.announce_worker
+
+    def note(facts: WorkerFacts, lease_s: float) -> None:
+        said.append(facts.resources.get("gpu_memory_used_bytes"))
+        announce(facts, lease_s)
+
+    store.announce_worker = note  # type: ignore[assignment, method-assign]
+    make(store, FakeEngine(gpu_memory_used_bytes=12_345)).run()
+    assert said[0] is None
+    assert said[-1] == 12_345
 
 
 @pytest.mark.parametrize("executor", ["local", None])
