@@ -174,9 +174,13 @@ def serve(
 
 
 def _executor_words(text: str) -> tuple[str, ...]:
+    from autopeft.orchestrate import EXECUTORS
+
     words = shlex.split(text)
     if not words:
         raise UsageError("--executor must be local, workers or ray, but got nothing.")
+    if words[0] not in EXECUTORS:
+        raise UsageError(f"--executor must be {', '.join(EXECUTORS)}, but got {words[0]!r}.")
     return () if words == ["local"] else ("--executor", *words)
 
 

@@ -33,6 +33,8 @@ class StatusView:
         self._follower: StudyFollower | None = None
         self._studies: list[StudySummary] = []
         self._study: Study | None = None
+        #: Whether it could not be read at the last look.
+        self.is_lost = False
 
     def refresh(self) -> None:
         """Read what there is now.
@@ -130,8 +132,11 @@ def _refreshed(view: StatusView) -> bool:
     try:
         view.refresh()
     except MachineError as error:
-        tell(f"warning: {error}")
+        if not view.is_lost:
+            tell(f"warning: {error} Asking again until it answers.")
+        view.is_lost = True
         return False
+    view.is_lost = False
     return True
 
 

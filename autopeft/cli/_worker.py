@@ -101,9 +101,13 @@ def worker(
 
     Ends with Ctrl-C or SIGTERM, and gives back what it holds.
     """
+    from autopeft.artifacts import parse_address
     from autopeft.orchestrate import parse_duration
     from autopeft.store import open_store
 
+    if artifacts is not None:
+        # A mistake in it would else be said by every study that is refused.
+        parse_address(artifacts)
     settings_module = workers_module("settings")
     settings = settings_module.WorkerSettings(
         cache_dir=cache_folder(),

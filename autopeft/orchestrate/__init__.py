@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autopeft.orchestrate._remote import Pool, RemoteExecutor
     from autopeft.orchestrate._reopen import ReopenedStudy, reopen
     from autopeft.orchestrate._search import load_runner, make_plan, planned_baselines, run_search
-    from autopeft.orchestrate._settings import SearchSettings, parse_duration, parse_share
+    from autopeft.orchestrate._settings import EXECUTORS, SearchSettings, parse_duration, parse_share
     from autopeft.orchestrate._statistics import Interval, difference_interval, score_interval
     from autopeft.orchestrate._warm_start import WarmStart, begin_study, find_warm_start
     from autopeft.orchestrate._worker_id import is_dead, is_here, local_pid, worker_id
@@ -35,7 +35,7 @@ _PLACES = {
     "_remote": ("Pool", "RemoteExecutor"),
     "_reopen": ("ReopenedStudy", "reopen"),
     "_search": ("load_runner", "make_plan", "planned_baselines", "run_search"),
-    "_settings": ("SearchSettings", "parse_duration", "parse_share"),
+    "_settings": ("EXECUTORS", "SearchSettings", "parse_duration", "parse_share"),
     "_statistics": ("Interval", "difference_interval", "score_interval"),
     "_warm_start": ("WarmStart", "begin_study", "find_warm_start"),
     "_worker_id": ("is_dead", "is_here", "local_pid", "worker_id"),
@@ -43,6 +43,7 @@ _PLACES = {
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
+    "EXECUTORS",
     "FidelityPlan",
     "resolve_fidelity",
     "study_pruner",

@@ -64,3 +64,6 @@ def test_local_is_no_word_for_drivers(cli: Cli, served: list[ServiceSettings], m
     assert served[0].executor == ()
     assert done.err == "Serving http://127.0.0.1:8500; Ctrl-C ends it.\n"
     assert cli("serve", "--executor", " ").code == 2
+    unknown = cli("serve", "--executor", "kubernetes --address auto")
+    assert unknown.code == 2
+    assert "local, workers, ray, but got 'kubernetes'" in unknown.err

@@ -57,6 +57,7 @@ def test_flags_become_settings_and_the_log_names_the_study(cli: Cli, tmp_path: P
         (("--gpu-share", "1.5"), "--gpu-share must lie in (0, 1]"),
         (("--cohort", "0"), "--cohort must be at least 1"),
         (("--lease", "0.1s"), "--lease must be at least 1"),
+        (("--artifacts", "s3://key:secret@bucket/x"), "credentials do not belong in the URL"),
         (("--trial-timeout", "soon"), "a duration is written like"),
     ],
 )
