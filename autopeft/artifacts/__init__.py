@@ -2,7 +2,7 @@
 
 from autopeft.artifacts._address import ArtifactAddress, parse_address
 from autopeft.artifacts._bundle import Bundle, fetch_bundle, put_bundle
-from autopeft.artifacts._names import check_name, safe_part
+from autopeft.artifacts._names import check_name, safe_part, study_folder
 from autopeft.artifacts._publish import publish
 from autopeft.artifacts._store import Artifact, ArtifactStore, open_artifacts
 
@@ -18,4 +18,5 @@ __all__ = [
     "publish",
     "put_bundle",
     "safe_part",
+    "study_folder",
 ]

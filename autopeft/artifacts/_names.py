@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
@@ -46,6 +47,18 @@ def safe_part(text: str) -> str:
     """One part of a name, made of any text: what is not a letter, digit, ``.``, ``_`` or ``-`` becomes ``_``."""
     part = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".")[:MAX_PART_BYTES] or "_"
     return f"_{part}" if _RESERVED.fullmatch(part) else part.rstrip(".")
+
+
+def study_folder(study: str) -> str:
+    """Where the results of a study are: ``studies/STUDY``.
+
+    A name that cannot stand in a path is told from others that look like it by the beginning of its hash.
+    """
+    part = safe_part(study)
+    if part != study:
+        digest = hashlib.sha256(study.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        part = f"{part[: MAX_PART_BYTES - 9]}-{digest}"
+    return f"studies/{part}"
 
 
 def _problem(name: str) -> str | None:

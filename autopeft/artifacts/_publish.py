@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autopeft.artifacts._bundle import MAX_FILES
-from autopeft.artifacts._names import safe_part
+from autopeft.artifacts._names import safe_part, study_folder
 from autopeft.artifacts._store import ArtifactStore
 from autopeft.exceptions import UsageError
 
@@ -15,7 +15,7 @@ def publish(store: ArtifactStore, study: str, kind: str, path: Path) -> list[str
 
     Args:
         store: Where to.
-        study: Name of the study; characters that a name may not have become ``_``.
+        study: Name of the study; see `study_folder`.
         kind: What it is, one word: ``"adapters"`` or ``"reports"``.
         path: The file or folder.
 
@@ -26,7 +26,7 @@ def publish(store: ArtifactStore, study: str, kind: str, path: Path) -> list[str
         UsageError: If a folder holds nothing, too many files, or a file whose name could mean another place.
         ArtifactError: If something cannot be read or stored.
     """
-    root = f"studies/{safe_part(study)}/{safe_part(kind)}/{safe_part(path.name)}"
+    root = f"{study_folder(study)}/{safe_part(kind)}/{safe_part(path.name)}"
     if not path.is_dir():
         store.put_named(root, path)
         return [root]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from autopeft.artifacts import ArtifactStore, publish, safe_part
+from autopeft.artifacts import ArtifactStore, publish, study_folder
 from autopeft.exceptions import AutoPeftError, NotFoundError
 from autopeft.export import render_report
 from autopeft.service._documents import SAFE_HEADERS, Veil
@@ -42,7 +42,7 @@ def artifact_routes(store: SqlStore, artifacts: ArtifactStore | None, veil: Veil
                 f"study {name} has no artifacts: this service has no place for them; its operator names one with "
                 "--artifacts."
             )
-        return artifacts, f"studies/{safe_part(name)}"
+        return artifacts, study_folder(name)
 
     @router.get("/v1/studies/{study}/artifacts", summary="What was published of it: reports, exported adapters")
     def names(study: StudyPath) -> Response:

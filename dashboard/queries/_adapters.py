@@ -8,7 +8,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any
 
-from autopeft.artifacts import ArtifactStore, check_name, safe_part
+from autopeft.artifacts import ArtifactStore, check_name, study_folder
 from autopeft.exceptions import ArtifactError, NotFoundError
 
 #: Name of an export's own record in its folder.
@@ -50,7 +50,7 @@ def stored_adapters(place: ArtifactStore, study_name: str, number: int) -> list[
     Raises:
         ArtifactError: If the place cannot be read.
     """
-    root = f"studies/{safe_part(study_name)}/adapters"
+    root = f"{study_folder(study_name)}/adapters"
     folders: dict[str, list[str]] = {}
     for name in place.list_named(root):
         folder, _, rest = name.removeprefix(f"{root}/").partition("/")
@@ -59,7 +59,7 @@ def stored_adapters(place: ArtifactStore, study_name: str, number: int) -> list[
     found = []
     for folder, files in sorted(folders.items()):
         record = _record(place, f"{root}/{folder}/{_RECORD}")
-        # Names of studies that differ in punctuation alone share a folder.
+        # Files in a place that several machines write to may be anybody's.
         if record.get("study") == study_name and record.get("trial") == number:
             found.append(
                 StoredAdapter(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.artifacts import check_name
-from autopeft.artifacts._names import safe_part
+from autopeft.artifacts._names import safe_part, study_folder
 from autopeft.exceptions import UsageError
 
 
@@ -72,3 +72,12 @@ def test_any_text_makes_one_part_of_a_name(text: str) -> None:
     part = safe_part(text)
     assert "/" not in part
     assert check_name(part) == part
+
+
+def test_studies_whose_names_look_alike_have_folders_of_their_own() -> None:
+    names = ["a_b", "a/b", "a b", "../a_b", "x" * 300, "x" * 301, "\u4e00", "\u4e8c", "con", "_con", "", "_"]
+    folders = [study_folder(name) for name in names]
+    assert folders[0] == "studies/a_b"
+    assert len(set(folders)) == len(names)
+    for folder in folders:
+        check_name(folder)

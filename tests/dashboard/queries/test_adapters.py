@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autopeft.artifacts import ArtifactStore, open_artifacts, publish
+from autopeft.artifacts import ArtifactStore, open_artifacts, publish, study_folder
 from autopeft.exceptions import ArtifactError
 from autopeft.export._folder import RECORD
 from dashboard.queries import _adapters, adapter_archive, stored_adapters
@@ -39,7 +39,7 @@ def test_a_trials_adapters_are_found(place: ArtifactStore, tmp_path: Path) -> No
         ("adapter", "lora", True),
         ("small", "lora", False),
     ]
-    assert found[0].folder == "studies/a_study/adapters/adapter"
+    assert found[0].folder == f"{study_folder('a study')}/adapters/adapter"
     assert len(found[0].files) == 3
     assert stored_adapters(place, "a study", 9) == []
     assert stored_adapters(place, "never", 3) == []
