@@ -55,8 +55,9 @@ def read_changes(
     changed |= known.keys() - unfinished.keys()
     if running:
         changed |= {number for number, (state, _) in unfinished.items() if state == TrialState.RUNNING.value}
-    if last_claim > mark.last_claim:
-        since = {"p_study_id": study_id, "p_claim": mark.last_claim}
+    if last_claim != mark.last_claim:
+        # A server that crashed may have lost the last claims, and gives their keys again.
+        since = {"p_study_id": study_id, "p_claim": mark.last_claim if last_claim > mark.last_claim else 0}
         changed |= set(connection.execute(_claimed_since(), since).scalars())
     changed |= set(range(mark.n_trials, n_trials))
     trials = tuple(_read(connection, study_id, changed, known, running=running)) if changed else ()

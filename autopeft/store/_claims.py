@@ -29,9 +29,9 @@ from sqlalchemy import (
 
 from autopeft.store._cluster import LOCAL_EXECUTOR, PATIENCE_S
 from autopeft.store._models import DriverRow, LeaseRow, StudyRow, TrialRow
-from autopeft.store._rows import TRIAL_ROW_COLUMNS, make_trial, read_measurements
-from autopeft.store._statements import expiry_of, n_measured, now_of
-from autopeft.study import Trial, TrialKind, TrialState
+from autopeft.store._rows import TRIAL_ROW_COLUMNS
+from autopeft.store._statements import expiry_of, n_measured, now_of, soon_enough
+from autopeft.study import TrialKind, TrialState
 
 #: What the trials of one batch have in common.
 _BATCH_COLUMNS = (TrialRow.kind, TrialRow.train_examples, TrialRow.epochs)
@@ -39,66 +39,69 @@ _BATCH_COLUMNS = (TrialRow.kind, TrialRow.train_examples, TrialRow.epochs)
 SERVED_GRAIN_S = 1.0
 
 
-def claim_waiting(
-    connection: Connection,
-    study_name: str,
-    worker: str,
+def claim_parameters(
     times: Mapping[str, Any],
+    worker: str,
     *,
-    server: bool,
-    kinds: Collection[TrialKind] | None = None,
+    limit: int,
+    kinds: Collection[TrialKind] | None,
     numbers: Collection[int] | None = None,
-    limit: int = 1,
-    notes_service: bool = False,
-) -> list[Trial]:
-    """Take the WAITING trials with the lowest numbers; several have the kind and fidelity of the first.
-
-    Rows that another transaction is taking at this moment are passed over.
+) -> dict[str, Any]:
+    """Parameters of a claim.
 
     Args:
-        connection: Inside a transaction; on PostgreSQL it may be one that ends with each statement.
-        study_name: Study to take from.
-        worker: Who takes them.
         times: Parameters of `now_of` and `expiry_of`.
-        server: Whether the server keeps the time.
+        worker: Who takes the trials.
+        limit: Most trials to take.
         kinds: Kinds to choose from; None for all.
         numbers: Numbers to choose from; None for all.
-        limit: Most trials to take.
-        notes_service: Whether it is written down when the study got a worker; on SQLite.
     """
-    parameters: dict[str, Any] = {**times, "p_study": study_name, "p_by": worker, "p_limit": limit}
+    parameters: dict[str, Any] = {**times, "p_by": worker, "p_limit": limit}
     if kinds is not None:
         parameters["p_kinds"] = [kind.value for kind in kinds]
     if numbers is not None:
         parameters["p_numbers"] = [int(item) for item in numbers]
-    choice = kinds is not None, numbers is not None, limit > 1
-    if connection.dialect.name == "sqlite":
-        rows: Sequence[Any] = connection.execute(_take(server, *choice), parameters).all()
-        if rows:
-            connection.execute(_lease(server), [{**times, "p_by": worker, "p_trial": row.id} for row in rows])
-            if notes_service:
-                connection.execute(_serve(server), parameters)
-    else:
-        rows = connection.execute(_take_at_once(server, *choice), parameters).all()
-    return _made(connection, rows)
+    return parameters
 
 
-def _made(connection: Connection, rows: Sequence[Any]) -> list[Trial]:
-    # Only a trial that was stopped early and goes on has any.
-    measured = [row.id for row in rows if row.n_measured]
-    measurements = read_measurements(connection, measured) if measured else {}
-    ordered = sorted(rows, key=lambda row: int(row.number))
-    return [make_trial(row, tuple(measurements.get(row.id, ()))) for row in ordered]
+def claim_on_sqlite(
+    connection: Connection,
+    parameters: Mapping[str, Any],
+    *,
+    has_kinds: bool,
+    has_numbers: bool,
+    notes_service: bool,
+) -> Sequence[Any]:
+    """Take the WAITING trials with the lowest numbers; several have the kind and fidelity of the first.
+
+    Args:
+        connection: Inside a transaction that writes.
+        parameters: Those of `claim_parameters`, and ``p_study``.
+        has_kinds: Whether only some kinds are to be taken.
+        has_numbers: Whether only some numbers are.
+        notes_service: Whether it is written down when the study got a worker.
+
+    Returns:
+        Rows of the trials, as they are then.
+    """
+    statement = _take(False, has_kinds, has_numbers, parameters["p_limit"] > 1, is_sqlite=True)
+    rows = connection.execute(statement, parameters).all()
+    if rows:
+        connection.execute(_lease(False), [{**parameters, "p_trial": row.id} for row in rows])
+        if notes_service:
+            connection.execute(_serve(False), parameters)
+    return rows
 
 
 @lru_cache
-def _take(server: bool, has_kinds: bool, has_numbers: bool, is_batch: bool) -> Any:
+def _take(server: bool, has_kinds: bool, has_numbers: bool, is_batch: bool, *, is_sqlite: bool) -> Any:
     study_id = select(StudyRow.id).where(StudyRow.name == bindparam("p_study", type_=StudyRow.name.type))
+    among = _in if is_sqlite else _any_of
     where: list[Any] = []
     if has_kinds:
-        where.append(TrialRow.kind.in_(bindparam("p_kinds", expanding=True)))
+        where.append(among(TrialRow.kind, "p_kinds"))
     if has_numbers:
-        where.append(TrialRow.number.in_(bindparam("p_numbers", expanding=True)))
+        where.append(among(TrialRow.number, "p_numbers"))
     return _taking(study_id.scalar_subquery(), where, server=server, is_batch=is_batch)
 
 
@@ -148,11 +151,15 @@ def _serve(server: bool) -> Update:
 
 
 @lru_cache
-def _take_at_once(server: bool, has_kinds: bool, has_numbers: bool, is_batch: bool) -> Any:
+def take_at_once(server: bool, has_kinds: bool, has_numbers: bool, is_batch: bool) -> Any:
     """All of a claim in one statement, for PostgreSQL: every statement is a journey to the server and back."""
-    taken = _take(server, has_kinds, has_numbers, is_batch).cte("taken")
+    taken = _take(server, has_kinds, has_numbers, is_batch, is_sqlite=False).where(soon_enough()).cte("taken")
     leased = insert(LeaseRow).from_select(list(_LEASE_COLUMNS), select(taken.c.id, *_lease_values(server)))
     return select(taken).add_cte(leased.returning(LeaseRow.id).cte("leased"))
+
+
+def _in(column: Any, parameter: str) -> Any:
+    return column.in_(bindparam(parameter, expanding=True))
 
 
 def _any_of(column: Any, parameter: str) -> Any:
@@ -160,7 +167,7 @@ def _any_of(column: Any, parameter: str) -> Any:
 
 
 @lru_cache
-def _take_by_turn(server: bool, has_kinds: bool, is_named: bool, is_batch: bool) -> Any:
+def take_by_turn(server: bool, has_kinds: bool, is_named: bool, is_batch: bool) -> Any:
     """All of `claim_next` in one statement, for PostgreSQL; whose turn it is as in `autopeft.store._turns.by_turn`.
 
     Gives the study whose turn it is and the trials; no row if nothing waits, and NULLs if others were faster.
@@ -171,7 +178,11 @@ def _take_by_turn(server: bool, has_kinds: bool, is_named: bool, is_batch: bool)
         return now.op("-")(literal_column(f"interval '{seconds:g} s'"))
 
     kinds = [_any_of(TrialRow.kind, "p_kinds")] if has_kinds else []
-    waiting = exists().where(TrialRow.study_id == StudyRow.id, TrialRow.state == TrialState.WAITING.value, *kinds)
+    # Not `exists`, which is planned as a join with every trial that waits.
+    first = select(TrialRow.id).where(
+        TrialRow.study_id == StudyRow.id, TrialRow.state == TrialState.WAITING.value, *kinds
+    )
+    waiting = first.order_by(TrialRow.number).limit(1).correlate(StudyRow).scalar_subquery().is_not(None)
     idle_since = func.coalesce(DriverRow.served_at, DriverRow.acquired_at, StudyRow.created_at)
     driven = select(
         StudyRow.id, StudyRow.name, func.coalesce(DriverRow.weight, 1.0).label("weight"), idle_since.label("idle_since")
@@ -187,7 +198,8 @@ def _take_by_turn(server: bool, has_kinds: bool, is_named: bool, is_batch: bool)
     order = (share, is_patient, is_unprepared, asks.c.idle_since, asks.c.name)
     turn = select(asks.c.id, asks.c.name).order_by(*order).limit(1).cte("turn")
 
-    taken = _taking(select(turn.c.id).scalar_subquery(), kinds, server=server, is_batch=is_batch).cte("taken")
+    taken = _taking(select(turn.c.id).scalar_subquery(), kinds, server=server, is_batch=is_batch)
+    taken = taken.where(soon_enough()).cte("taken")
     leased = insert(LeaseRow).from_select(list(_LEASE_COLUMNS), select(taken.c.id, *_lease_values(server)))
     # Of many that claim at once, one writes.
     is_old = or_(DriverRow.served_at.is_(None), DriverRow.served_at <= ago(SERVED_GRAIN_S))
@@ -200,36 +212,6 @@ def _take_by_turn(server: bool, has_kinds: bool, is_named: bool, is_batch: bool)
     joined = turn.outerjoin(taken, true())
     statement = select(turn.c.name.label("study_name"), taken).select_from(joined)
     return statement.add_cte(leased.returning(LeaseRow.id).cte("leased"), served.cte("served"))
-
-
-def claim_by_turn(
-    connection: Connection,
-    worker: str,
-    times: Mapping[str, Any],
-    *,
-    server: bool,
-    studies: Collection[str] | None,
-    kinds: Collection[TrialKind] | None,
-    prefer: Collection[str],
-    refuse: Collection[str],
-    limit: int,
-) -> tuple[bool, list[tuple[str, Trial]]]:
-    """`claim_next` on PostgreSQL, in one statement.
-
-    Returns:
-        Whether anything waits, and what was taken of it: nothing if others were faster.
-    """
-    parameters: dict[str, Any] = {**times, "p_by": worker, "p_limit": limit}
-    parameters |= {"p_prefer": list(prefer), "p_refused": list(refuse)}
-    if kinds is not None:
-        parameters["p_kinds"] = [kind.value for kind in kinds]
-    if studies is not None:
-        parameters["p_studies"] = list(studies)
-    statement = _take_by_turn(server, kinds is not None, studies is not None, limit > 1)
-    rows = connection.execute(statement, parameters).all()
-    taken = [row for row in rows if row.id is not None]
-    trials = _made(connection, taken)
-    return bool(rows), [(rows[0].study_name, trial) for trial in trials]
 
 
 @lru_cache

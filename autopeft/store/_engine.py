@@ -65,11 +65,17 @@ def shown_url(url: URL) -> str:
     return mask_url(url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True))
 
 
-def make_engine(url: URL, *, busy_timeout_s: float) -> Engine:
+def make_engine(url: URL, *, busy_timeout_s: float, autocommit: bool = False) -> Engine:
     """Build an engine; nothing is opened yet.
 
     Connections whose execution option ``writes`` is true start with ``BEGIN IMMEDIATE`` on SQLite, so that two writers
     wait for each other at the start of a transaction, where waiting is possible, and never in its middle.
+
+    Args:
+        url: Of the database.
+        busy_timeout_s: Seconds to wait for other writers of an SQLite database, >= 0.
+        autocommit: Whether a connection to PostgreSQL makes a transaction of every statement, unless it is asked for
+            an isolation level; to change that for each statement costs more than many a statement.
 
     Raises:
         StoreError: If the driver is not installed.
@@ -84,7 +90,8 @@ def make_engine(url: URL, *, busy_timeout_s: float) -> Engine:
     query.setdefault("application_name", "autopeft")
     password_file = query.pop(PASSWORD_FILE, None)
     try:
-        engine = create_engine(url.set(query=query))
+        options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+        engine = create_engine(url.set(query=query), skip_autocommit_rollback=autocommit, **options)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise StoreError(
             f"PostgreSQL at {shown_url(url)} needs the driver psycopg, which is not installed: "

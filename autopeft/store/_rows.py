@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -266,3 +267,15 @@ def measurement_values(measurement: Measurement) -> dict[str, Any]:
         "rung_n_steps": None if rung is None else int(rung.n_steps),
         "rung_examples": None if rung is None or rung.n_examples is None else int(rung.n_examples),
     }
+
+
+def stored_measurement(measurement: Measurement, values: dict[str, Any]) -> Measurement:
+    """A measurement as it would be read from the columns that `measurement_values` made of it."""
+    return replace(
+        measurement,
+        metrics=read_object(values["metrics"]),
+        costs=read_object(values["costs"]),
+        environment=json.loads(values["environment"]),
+        curve=decode_curve(values["curve"]),
+        predictions=decode_predictions(values["predictions"]),
+    )

@@ -12,18 +12,16 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from autopeft.exceptions import StudyMismatchError, TrialConflictError
+from autopeft.exceptions import StoreError, StudyMismatchError, TrialConflictError
 from autopeft.store import _messages as messages
 from autopeft.store._additions import add_rows
 from autopeft.store._base import StudyChanges, StudyMark, StudySummary
 from autopeft.store._changes import read_changes
-from autopeft.store._claims import claim_waiting
 from autopeft.store._codec import (
     check_completion,
     check_point,
     decode_spec,
     encode_spec,
-    normalized_measurement,
     to_json,
 )
 from autopeft.store._models import AttributeRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
@@ -36,6 +34,7 @@ from autopeft.store._rows import (
     read_measurements,
     read_summaries,
     read_trials,
+    stored_measurement,
 )
 from autopeft.store._sql_cluster import ClusterTables
 from autopeft.store._statements import (
@@ -178,23 +177,13 @@ class SqlStore(ClusterTables):
     ) -> Trial | None:
         messages.check_claim(worker, lease_s)
         self._require_studies([study_name])
-        with self._single() as connection:
-            found = claim_waiting(
-                connection,
-                study_name,
-                worker,
-                self._times(lease_s),
-                server=self._has_server_clock,
-                kinds=kinds,
-                numbers=numbers,
-            )
+        found = self._claim(study_name, worker, self._times(lease_s), kinds=kinds, numbers=numbers)
         return found[0] if found else None
 
     def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
         messages.check_claim(worker, lease_s)
         parameters = {**_named(study_name, number, worker), **self._times(lease_s)}
-        with self._single() as connection:
-            n_kept = connection.execute(beat(self._has_server_clock), parameters).rowcount
+        _, n_kept = self._run(beat(self._has_server_clock, self._is_sqlite), parameters)
         if n_kept == 0:
             raise self._not_held(study_name, number, worker)
 
@@ -208,9 +197,8 @@ class SqlStore(ClusterTables):
             "p_metrics": to_json(dict(point.metrics), "metrics"),
             "p_n_examples": None if point.n_examples is None else int(point.n_examples),
         }
-        with self._single() as connection:
-            added = connection.execute(add_point(self._is_sqlite), parameters).first()
-        if added is None:
+        added, _ = self._run(add_point(self._is_sqlite), parameters)
+        if not added:
             raise self._not_held(study_name, number, worker)
 
     def complete_trial(
@@ -222,52 +210,65 @@ class SqlStore(ClusterTables):
         state: TrialState = TrialState.COMPLETE,
     ) -> Trial:
         check_completion(state, measurements)
-        kept = tuple(normalized_measurement(item) for item in measurements)
-        rows = [measurement_values(item) for item in kept]
+        rows = [measurement_values(item) for item in measurements]
+        kept = tuple(stored_measurement(item, row) for item, row in zip(measurements, rows, strict=True))
         parameters = {**_named(study_name, number, worker), "p_state": state.value, **self._times()}
-        with self._single() as connection:
-            try:
-                ended = self._end(connection, parameters, rows, state, kept)
-            except IntegrityError:
-                # What is said of the run's ends that are there already, or else that it cannot be stored.
-                check_completion(state, kept, self.load_trial(study_name, number).measurements)
-                raise
+        end = self._end_on_sqlite if self._is_sqlite else self._end_on_server
+        ended = end(parameters, rows, state, kept)
         if ended is None:
             raise self._not_held(study_name, number, worker)
         return ended
 
-    def _end(
+    def _end_on_sqlite(
         self,
-        connection: Connection,
         parameters: dict[str, Any],
         rows: list[dict[str, Any]],
         state: TrialState,
         kept: tuple[Measurement, ...],
     ) -> Trial | None:
         """Write measurements and the end of a trial; None if the worker does not hold it."""
-        server = self._has_server_clock
-        if self._is_sqlite:
+        with self._single() as connection:
             mine = connection.execute(held(), parameters).first()
             if mine is None:
                 return None
-            if mine.n_measured:
-                check_completion(state, kept, read_measurements(connection, [mine.id])[mine.id])
+            earlier = read_measurements(connection, [mine.id])[mine.id] if mine.n_measured else []
+            if earlier:
+                check_completion(state, kept, earlier)
             if rows:
                 connection.execute(insert(MeasurementRow), [{"trial_id": mine.id, **row} for row in rows])
             ending = {**parameters, "p_lease": mine.lease_id, "p_trial": mine.id, "p_outcome": "finished"}
-            connection.execute(end_lease(server), ending)
-            row = connection.execute(end_trial(server), ending).one()
-            n_measured, n_points, lease_id = mine.n_measured, mine.n_points, mine.lease_id
-        else:
-            found = connection.execute(
-                finish(server, len(rows)), {**parameters, **measurement_parameters(rows)}
-            ).first()
-            if found is None:
-                return None
-            row, n_measured, n_points, lease_id = found, found.n_measured, found.n_points, found.lease_id
-        earlier = read_measurements(connection, [row.id])[row.id][:n_measured] if n_measured else []
-        points = connection.execute(points_of_lease(), {"p_lease": lease_id}) if n_points else ()
-        return make_trial(row, (*earlier, *kept), tuple(make_point(*item) for item in points))
+            connection.execute(end_lease(self._has_server_clock), ending)
+            row = connection.execute(end_trial(self._has_server_clock), ending).one()
+            points = connection.execute(points_of_lease(), {"p_lease": mine.lease_id}) if mine.n_points else ()
+            return make_trial(row, (*earlier, *kept), tuple(make_point(*item) for item in points))
+
+    def _end_on_server(
+        self,
+        parameters: dict[str, Any],
+        rows: list[dict[str, Any]],
+        state: TrialState,
+        kept: tuple[Measurement, ...],
+    ) -> Trial | None:
+        """As `_end_on_sqlite`, in one statement."""
+        try:
+            found, _ = self._run(
+                finish(self._has_server_clock, len(rows)), {**parameters, **measurement_parameters(rows)}
+            )
+        except StoreError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                # What is said of the run's ends that are there already, or else that it cannot be stored.
+                known = self.load_trial(parameters["p_study"], parameters["p_number"]).measurements
+                check_completion(state, kept, known)
+            raise
+        if not found:
+            return None
+        (row,) = found
+        if not row.n_measured and not row.n_points:
+            return make_trial(row, kept)
+        with self._glancing() as connection:
+            earlier = read_measurements(connection, [row.id])[row.id][: row.n_measured] if row.n_measured else []
+            points = connection.execute(points_of_lease(), {"p_lease": row.lease_id}) if row.n_points else ()
+            return make_trial(row, (*earlier, *kept), tuple(make_point(*item) for item in points))
 
     def fail_trial(self, study_name: str, number: int, worker: str, failure: Failure) -> Trial:
         with self._writing() as connection:

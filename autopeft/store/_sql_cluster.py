@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
 
 from autopeft.store import _messages as messages
-from autopeft.store._claims import SERVED_GRAIN_S, asking, claim_by_turn, claim_waiting, running
+from autopeft.store._claims import (
+    SERVED_GRAIN_S,
+    asking,
+    claim_on_sqlite,
+    claim_parameters,
+    running,
+    take_at_once,
+    take_by_turn,
+)
 from autopeft.store._cluster import DriverLease, WorkerFacts, WorkerRecord
 from autopeft.store._cluster_rows import read_driver, read_drivers, read_workers, worker_values
 from autopeft.store._models import DriverRow, WorkerRow
+from autopeft.store._rows import make_trial, read_measurements
 from autopeft.store._sql_core import SqlCore
 from autopeft.store._statements import announce, keep_driver
 from autopeft.store._turns import Turn, by_turn
-from autopeft.study import Trial, TrialKind
+from autopeft.study import Measurement, Trial, TrialKind
 
 #: Workers that were not heard of for so long are forgotten, in seconds.
 _FORGET_S = 86_400.0
@@ -65,9 +74,8 @@ class ClusterTables(SqlCore):
     def keep_driver(self, study_name: str, holder: str, lease_s: float) -> None:
         messages.check_claim(holder, lease_s)
         parameters = {"p_study": study_name, "p_holder": holder, **self._times(lease_s)}
-        with self._single() as connection:
-            kept = connection.execute(keep_driver(self._has_server_clock), parameters).rowcount
-        if kept == 0:
+        _, n_kept = self._run(keep_driver(self._has_server_clock), parameters)
+        if n_kept == 0:
             with self._reading() as connection:
                 study_id = self._study_id(connection, study_name)
                 other = connection.execute(select(DriverRow.holder).where(DriverRow.study_id == study_id)).scalar()
@@ -91,10 +99,9 @@ class ClusterTables(SqlCore):
     def announce_worker(self, worker: WorkerFacts, lease_s: float) -> None:
         messages.check_claim(worker.id, lease_s)
         parameters = {f"p_{name}": value for name, value in worker_values(worker).items()}
-        with self._single() as connection:
-            statement = announce(self._has_server_clock, self._is_sqlite)
-            is_new = connection.execute(statement, {**parameters, **self._times(lease_s)}).scalar_one()
-        if is_new:
+        statement = announce(self._has_server_clock, self._is_sqlite)
+        ((said,), _) = self._run(statement, {**parameters, **self._times(lease_s)})
+        if said.is_new:
             with self._writing() as connection:
                 old = self._now(connection) - timedelta(seconds=_FORGET_S)
                 connection.execute(delete(WorkerRow).where(WorkerRow.expires_at < old))
@@ -124,22 +131,51 @@ class ClusterTables(SqlCore):
             self._require_studies(studies)
         if self._is_sqlite:
             return self._claim_on_sqlite(worker, lease_s, studies, kinds, prefer or (), refuse, limit)
+        parameters = claim_parameters(self._times(lease_s), worker, limit=limit, kinds=kinds)
+        parameters |= {"p_prefer": list(prefer or ()), "p_refused": list(refuse)}
+        if studies is not None:
+            parameters["p_studies"] = list(studies)
+        statement = take_by_turn(self._has_server_clock, kinds is not None, studies is not None, limit > 1)
         while True:
-            with self._single() as connection:
-                is_waiting, found = claim_by_turn(
-                    connection,
-                    worker,
-                    self._times(lease_s),
-                    server=self._has_server_clock,
-                    studies=studies,
-                    kinds=kinds,
-                    prefer=prefer or (),
-                    refuse=refuse,
-                    limit=limit,
-                )
+            rows, _ = self._run(statement, parameters)
+            taken = [row for row in rows if row.id is not None]
             # If others were faster, there may be more, or another study's turn.
-            if found or not is_waiting:
-                return found
+            if taken or not rows:
+                return [(rows[0].study_name, trial) for trial in self._made(taken)] if taken else []
+
+    def _claim(
+        self,
+        study_name: str,
+        worker: str,
+        times: Mapping[str, Any],
+        *,
+        kinds: Collection[TrialKind] | None,
+        numbers: Collection[int] | None = None,
+        limit: int = 1,
+        notes_service: bool = False,
+    ) -> list[Trial]:
+        """Take WAITING trials of one study; see `claim_parameters` and `claim_on_sqlite`."""
+        parameters = claim_parameters(times, worker, limit=limit, kinds=kinds, numbers=numbers)
+        parameters["p_study"] = study_name
+        has_kinds, has_numbers = kinds is not None, numbers is not None
+        if self._is_sqlite:
+            with self._single() as connection:
+                rows = claim_on_sqlite(
+                    connection, parameters, has_kinds=has_kinds, has_numbers=has_numbers, notes_service=notes_service
+                )
+        else:
+            rows, _ = self._run(take_at_once(self._has_server_clock, has_kinds, has_numbers, limit > 1), parameters)
+        return self._made(rows)
+
+    def _made(self, rows: Sequence[Any]) -> list[Trial]:
+        """Trials that were taken, from their rows."""
+        measurements: dict[int, list[Measurement]] = {}
+        # Only a trial that was stopped early and goes on has any.
+        if measured := [row.id for row in rows if row.n_measured]:
+            with self._glancing() as connection:
+                measurements = read_measurements(connection, measured)
+        ordered = sorted(rows, key=lambda row: int(row.number))
+        return [make_trial(row, tuple(measurements.get(row.id, ()))) for row in ordered]
 
     def _claim_on_sqlite(
         self,
@@ -170,22 +206,12 @@ class ClusterTables(SqlCore):
         times = self._times(lease_s)
         turns = [_turn(row, n_running.get(row.id, 0)) for row in rows.values()]
         grain = timedelta(seconds=SERVED_GRAIN_S)
-        with self._single() as connection:
-            for turn in by_turn(turns, prefer=prefer, now=times["p_now"]):
-                served_at = rows[turn.name].served_at
-                is_noted = served_at is not None and served_at > times["p_now"] - grain
-                found = claim_waiting(
-                    connection,
-                    turn.name,
-                    worker,
-                    times,
-                    server=False,
-                    kinds=kinds,
-                    limit=limit,
-                    notes_service=not is_noted,
-                )
-                if found:
-                    return [(turn.name, trial) for trial in found]
+        for turn in by_turn(turns, prefer=prefer, now=times["p_now"]):
+            served_at = rows[turn.name].served_at
+            is_noted = served_at is not None and served_at > times["p_now"] - grain
+            found = self._claim(turn.name, worker, times, kinds=kinds, limit=limit, notes_service=not is_noted)
+            if found:
+                return [(turn.name, trial) for trial in found]
         return []
 
     def _require_studies(self, names: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Select, bindparam, func, select
 from autopeft.exceptions import NotFoundError
 from autopeft.store import _messages as messages
 from autopeft.store._base import Clock, utc_now
+from autopeft.store._direct import DirectRunner
 from autopeft.store._engine import make_engine, parse_url, shown_url, translated_errors
 from autopeft.store._models import StudyRow, TrialRow
 from autopeft.store._schema import prepare_schema
@@ -28,7 +29,8 @@ class SqlCore:
         self._url = parse_url(url)
         self._clock = clock
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._engine = make_engine(self._url, busy_timeout_s=busy_timeout_s)
+        pool = make_engine(self._url, busy_timeout_s=busy_timeout_s, autocommit=True)
+        self._engine = pool if self._is_sqlite else pool.execution_options(isolation_level="READ COMMITTED")
         try:
             prepare_schema(self._engine, self._url, create=create)
         except BaseException:
@@ -37,11 +39,10 @@ class SqlCore:
         self._has_server_clock = clock is None and not self._is_sqlite
         self._write_engine = self._engine.execution_options(writes=True)
         # PostgreSQL makes a transaction of every statement that is in none, without two more journeys.
-        alone: dict[str, Any] = {"writes": True} if self._is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        self._single_engine = self._engine.execution_options(**alone)
+        self._single_engine = self._write_engine if self._is_sqlite else pool
+        self._direct = None if self._is_sqlite else DirectRunner(pool)
         # Several statements read one study; on SQLite every transaction is a snapshot already.
-        options: dict[str, Any] = {} if self._is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        self._read_engine = self._engine.execution_options(**options)
+        self._read_engine = pool if self._is_sqlite else pool.execution_options(isolation_level="REPEATABLE READ")
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +67,23 @@ class SqlCore:
         """For one statement that writes, and what is read after it; on PostgreSQL each is a transaction of its own."""
         with translated_errors(self._url), self._single_engine.begin() as connection:
             yield connection
+
+    def _run(self, statement: Any, parameters: Mapping[str, Any]) -> tuple[Sequence[Any], int]:
+        """Run one statement, which may write, as a transaction of its own.
+
+        Args:
+            statement: One of those that are built once.
+            parameters: Of the statement.
+
+        Returns:
+            Its rows, and how many it gave or changed.
+        """
+        if self._direct is not None:
+            with translated_errors(self._url):
+                return self._direct.run(statement, parameters)
+        with self._single() as connection:
+            result = connection.execute(statement, parameters)
+            return (result.all(), -1) if result.returns_rows else ((), result.rowcount)
 
     @contextmanager
     def _glancing(self) -> Iterator[Connection]:

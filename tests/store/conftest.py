@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -53,6 +55,21 @@ class Cluster:
 
     def url(self, database: str = "postgres", *, password: str = PASSWORD) -> str:
         return f"postgresql://autopeft:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
+
+
+@contextmanager
+def sent() -> Iterator[list[str]]:
+    """Statements as they are sent to a PostgreSQL server, whoever sends them; BEGIN and COMMIT are not among them."""
+    seen: list[str] = []
+    real = psycopg.Cursor.execute
+
+    def note(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(str(query))
+        return real(cursor, query, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", note)
+        yield seen
 
 
 def execute(url: str, *statements: str) -> None:

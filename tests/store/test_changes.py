@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import event, text
 
 from autopeft.store import SqlStore, StudyFollower
 from autopeft.store._changes import read_changes
+from autopeft.study import Rung, TrialState
 from tests.store.builders import claimed, make_draft, make_measurement, make_spec
 
 
@@ -67,3 +69,21 @@ def test_marks_are_made_of_what_the_database_counts(tmp_path: Path) -> None:
         assert dict(mark.unfinished) == dict(enumerate(store.load_study("s").trials))
         with store._engine.connect() as connection:
             assert connection.execute(text("SELECT max(id) FROM leases")).scalar() == 1
+
+
+def test_claims_that_a_server_lost_hide_no_later_ones(tmp_path: Path) -> None:
+    """Their keys are given again: what was stopped, went on and was stopped again meanwhile is found all the same."""
+    with SqlStore(tmp_path / "a.db") as store:
+        store.create_study(make_spec())
+        claimed(store, "s")
+        pruned = replace(make_measurement(), rung=Rung(step=1, n_steps=9))
+        store.complete_trial("s", 0, "w", [pruned], TrialState.PRUNED)
+        mark = replace(store.load_changes("s", None).mark, last_claim=100)
+        store.continue_trial("s", 0)
+        store.claim_trial("s", "w", lease_s=60)
+        again = replace(pruned, rung=Rung(step=2, n_steps=9))
+        store.complete_trial("s", 0, "w", [again], TrialState.PRUNED)
+        changes = store.load_changes("s", mark)
+        assert [item.measurements for item in changes.trials] == [(pruned, again)]
+        assert changes.mark.last_claim == 2
+        assert store.load_changes("s", changes.mark).trials == ()

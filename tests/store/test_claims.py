@@ -10,7 +10,7 @@ from sqlalchemy import event
 from autopeft.store import SqlStore
 from autopeft.store._claims import SERVED_GRAIN_S
 from tests.store.builders import FakeClock, make_draft, make_spec
-from tests.store.conftest import Cluster, execute
+from tests.store.conftest import Cluster, execute, sent
 
 
 def test_a_drivers_row_is_written_once_a_second_however_many_claims_there_are(tmp_path: Path) -> None:
@@ -35,13 +35,12 @@ def test_a_claim_is_one_statement_on_a_server(cluster: Cluster) -> None:
         store.create_study(make_spec())
         store.add_trials("s", [make_draft(rank) for rank in range(1, 5)])
         store.acquire_driver("s", "d", executor="workers", lease_s=60)
-        seen: list[str] = []
-        event.listen(store._engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
-        for _ in range(3):
+        with sent() as seen:
+            for _ in range(3):
+                seen.clear()
+                assert store.claim_next("w", lease_s=60)
+                assert len(seen) == 1
             seen.clear()
-            assert store.claim_next("w", lease_s=60)
+            store.heartbeat("s", 0, "w", 60)
             assert len(seen) == 1
-        seen.clear()
-        store.heartbeat("s", 0, "w", 60)
-        assert len(seen) == 1
     execute(cluster.url(), "DROP DATABASE claims WITH (FORCE)")

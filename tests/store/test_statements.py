@@ -6,19 +6,19 @@ import threading
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 
 from autopeft.exceptions import TrialConflictError
 from autopeft.store import SqlStore
 from autopeft.store import _statements as statements
 from autopeft.study import Rung, TrialState
-from tests.store.builders import claimed, make_measurement, make_point, make_spec
-from tests.store.conftest import Cluster, execute
+from tests.store.builders import claimed, make_draft, make_measurement, make_point, make_spec
+from tests.store.conftest import Cluster, execute, sent
 
 
 def test_statements_are_built_once() -> None:
-    assert statements.beat(True) is statements.beat(True)
+    assert statements.beat(True, False) is statements.beat(True, False)
     assert statements.finish(True, 2) is not statements.finish(True, 1)
 
 
@@ -35,10 +35,9 @@ def test_a_completion_is_one_statement_on_a_server(cluster: Cluster) -> None:
     with SqlStore(cluster.url("completions")) as store:
         store.create_study(make_spec())
         claimed(store, "s")
-        seen: list[str] = []
-        event.listen(store._engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
         measurement = replace(make_measurement(), rung=Rung(step=1, n_steps=9))
-        store.complete_trial("s", 0, "w", [measurement], TrialState.PRUNED)
+        with sent() as seen:
+            store.complete_trial("s", 0, "w", [measurement], TrialState.PRUNED)
         assert len(seen) == 1
         store.continue_trial("s", 0)
         store.claim_trial("s", "w", lease_s=60)
@@ -47,6 +46,32 @@ def test_a_completion_is_one_statement_on_a_server(cluster: Cluster) -> None:
             store.complete_trial("s", 0, "w", [measurement], TrialState.PRUNED)
         assert store.load_trial("s", 0).state is TrialState.RUNNING
     execute(cluster.url(), "DROP DATABASE completions WITH (FORCE)")
+
+
+@pytest.mark.postgres
+def test_a_server_waits_for_the_disk_for_what_must_not_be_lost(cluster: Cluster) -> None:
+    """Oracle: how far the server's log is on the disk, which is behind where nobody waits for it."""
+    execute(cluster.url(), "CREATE DATABASE durable")
+    position = "SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn()"
+    with SqlStore(cluster.url("durable")) as store:
+        store.create_study(make_spec())
+        store.acquire_driver("s", "d", executor="workers", lease_s=60)
+        store.add_trials("s", [make_draft(rank) for rank in range(1, 21)])
+        # The server writes it now and then all the same.
+        behind: dict[str, list[bool]] = {"claim": [], "heartbeat": [], "point": [], "completion": []}
+        for number in range(20):
+            for name, act in {
+                "claim": lambda: store.claim_next("w", lease_s=60),
+                "heartbeat": lambda number=number: store.heartbeat("s", number, "w", 60),
+                "point": lambda number=number: store.add_point("s", number, "w", make_point(1)),
+                "completion": lambda number=number: store.complete_trial("s", number, "w", [make_measurement()]),
+            }.items():
+                act()
+                with store._single() as connection:
+                    behind[name].append(connection.execute(text(position)).scalar_one() > 0)
+        assert not any(behind["completion"])
+        assert all(any(behind[name]) for name in ("claim", "heartbeat", "point"))
+    execute(cluster.url(), "DROP DATABASE durable WITH (FORCE)")
 
 
 @pytest.mark.postgres
