@@ -59,6 +59,7 @@ class BoundSpace:
     _placer: Placer = field(init=False, repr=False, compare=False)
     _canonical_space: SearchSpace = field(init=False, repr=False, compare=False)
     _compiled: dict[tuple[Any, ...], Configuration | str] = field(init=False, repr=False, compare=False)
+    _counted: dict[str, int] = field(init=False, repr=False, compare=False)
     _refused: list[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +74,7 @@ class BoundSpace:
             "_drawer": Drawer.make(self.space, parameters),
             "_placer": Placer(shapes=self.shapes, module_types=self.module_types),
             "_compiled": {},
+            "_counted": {},
             "_refused": [],
             "_canonical_space": replace(self.space, modules=rules),
         }
@@ -173,7 +175,13 @@ class BoundSpace:
 
     def parameter_count(self, configuration: Configuration) -> int:
         """Trainable parameters of a configuration on this backbone, task head excluded: exact."""
-        return parameter_count(configuration, self.shapes, self.module_types)
+        found = self._counted.get(configuration.fingerprint)
+        if found is None:
+            if len(self._counted) >= _MAX_COMPILED:
+                self._counted.clear()
+            found = parameter_count(configuration, self.shapes, self.module_types)
+            self._counted[configuration.fingerprint] = found
+        return found
 
     def smallest(self) -> Configuration:
         """A configuration of the space with the fewest parameters, whatever the budget.

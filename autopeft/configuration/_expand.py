@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,12 +62,21 @@ def _condition_at(condition: Condition | None, declared: Mapping[str, Parameter]
 
 def holds(condition: Condition | None, values: Params) -> bool:
     """Whether a condition holds in a dict that has active dimensions only."""
-    if condition is None:
-        return True
-    return all(
-        name in values and any(same_value(values[name], allowed) for allowed in choices)
-        for name, choices in condition.terms
-    )
+    return condition is None or _all_hold(condition.terms, values)
+
+
+def _all_hold(terms: Iterable[tuple[str, tuple[OptionValue, ...]]], values: Params) -> bool:
+    # Loops and no generators: it is asked of every dimension and every layer of every point.
+    for name, choices in terms:
+        if name not in values:
+            return False
+        value = values[name]
+        for allowed in choices:
+            if value == allowed and same_value(value, allowed):
+                break
+        else:
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +118,10 @@ class Point:
         """Whether a condition on declared parameters holds at a layer."""
         if condition is None:
             return True
-        at_layer = tuple(
+        at_layer = [
             (entry_name(self.declared[name], layer, self.n_layers), choices) for name, choices in condition.terms
-        )
-        return holds(Condition(terms=at_layer), self.values)
+        ]
+        return _all_hold(at_layer, self.values)
 
 
 def plain(value: Any) -> OptionValue:
