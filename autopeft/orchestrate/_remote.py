@@ -107,10 +107,10 @@ class RemoteExecutor:
             MachineError: If no worker can ever be had.
         """
         deadline = time.monotonic() + _LONGEST_WAIT_S
-        pause_s = _POLL_S[0]
+        pause_s, capacity, has_news = _POLL_S[0], self._capacity, False
         while True:
             began = time.monotonic()
-            has_news = self._look(study)
+            has_news |= self._look(study)
             mine = self._require(study).unfinished(kinds)
             self._n_unfinished = len(mine)
             self._look_after(study)
@@ -122,7 +122,7 @@ class RemoteExecutor:
             if has_news:
                 deadline = min(deadline, ended + _POLL_S[1])
             is_scarce = len(mine) - self._n_running <= self._ahead // 2
-            if (has_news and is_scarce) or ended > deadline:
+            if (is_scarce and (has_news or self._capacity > capacity)) or ended > deadline:
                 return True
             time.sleep(min(max(pause_s, _REST * (ended - began)), _POLL_S[1]))
             pause_s = min(1.3 * pause_s, _POLL_S[1])

@@ -49,6 +49,8 @@ def is_here(worker: str) -> bool:
 
 def _read(worker: str) -> tuple[int, int] | None:
     """Pid and start time of a process of this machine; None for one of another, and for other names."""
+    if not worker.startswith(f"{socket.gethostname()}:"):
+        return None  # most workers of a cluster: where they are is known without asking the kernel
     place, *numbers = worker.partition("#")[0].rsplit(":", 2)
     if place != _place() or len(numbers) != 2 or not all(item.isdecimal() for item in numbers):
         return None
