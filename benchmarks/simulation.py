@@ -102,9 +102,7 @@ def simulate(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
             f"{arguments.processes} processes, {arguments.lost} of them lost on the way; {os.cpu_count()} cores, "
             f"load {os.getloadavg()[0]:.1f} before it began"
         )
-        watch = Watch(
-            store, prepared.spec.name, [process.pid or 0 for process in processes], is_server=not arguments.sqlite
-        )
+        watch = Watch(store, prepared.spec.name, [process.pid or 0 for process in processes], url)
         start = time.perf_counter()
         with watch:
             drive(store, prepared)
@@ -280,13 +278,13 @@ def host(
 class Watch:
     """Looks at progress, memory and processor time while the simulation runs."""
 
-    def __init__(self, store: Any, study: str, pids: list[int], *, is_server: bool) -> None:
-        from benchmarks.store import _servers
+    def __init__(self, store: Any, study: str, pids: list[int], url: str) -> None:
+        from benchmarks.store import servers
 
         self._store, self._study = store, study
         self._groups = {"driver": [psutil.Process()], "workers": [psutil.Process(pid) for pid in pids]}
-        if is_server:
-            self._groups["server"] = _servers()
+        if url.startswith("postgres"):
+            self._groups["server"] = servers(url)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._begun = {name: _processor_s(found) for name, found in self._groups.items()}

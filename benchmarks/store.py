@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -124,7 +125,7 @@ class Meter:
     """Measures seconds and processor seconds of this process, its children and the database's server."""
 
     def __init__(self, url: str) -> None:
-        self._servers = _servers() if url.startswith("postgres") else None
+        self._servers = servers(url) if url.startswith("postgres") else None
         self.rows: list[Row] = []
 
     @contextmanager
@@ -149,10 +150,15 @@ class Meter:
         return total
 
 
-def _servers() -> list[psutil.Process]:
-    found = [item for item in psutil.process_iter(["name", "ppid"]) if item.info["name"] == "postgres"]
-    pids = {item.pid for item in found}
-    return [item for item in found if item.info["ppid"] not in pids]
+def servers(url: str) -> list[psutil.Process]:
+    """The database server of a URL, if it is on this machine; its backends are its children."""
+    port = str(urlsplit(url).port)
+    found = []
+    for item in psutil.process_iter(["name", "cmdline"]):
+        words = item.info["cmdline"] or []
+        if item.info["name"] == "postgres" and "-p" in words and words[words.index("-p") + 1] == port:
+            found.append(item)
+    return found
 
 
 def _client_s() -> float:
