@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Column, Connection, Text, bindparam, cast, func, insert, select
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.exc import IntegrityError
 
 from autopeft.store import _messages as messages
 from autopeft.store._codec import decode_configuration, encode_configuration, to_json
@@ -61,14 +64,14 @@ def add_rows(
     n_trials = 0 if largest is None else largest + 1
     if number is not None and number != n_trials:
         raise messages.number_taken(study_name, number, n_trials)
-    known = _known(connection, study_id, rows)
+    mine: dict[tuple[Any, ...], int] = {}
     for offset, row in enumerate(rows):
         if row["parent"] is not None and not 0 <= row["parent"] < n_trials + offset:
             raise messages.trial_not_found(study_name, row["parent"], n_trials)
-        identity = tuple(row[name] for name in _IDENTITY)
-        if identity in known:
-            raise messages.identity_taken(study_name, known[identity])
-        known[identity] = n_trials + offset
+        identity = _identity(row)
+        if identity in mine:
+            raise messages.identity_taken(study_name, mine[identity])
+        mine[identity] = n_trials + offset
     common = {"study_id": study_id, "state": TrialState.WAITING.value, "attempts": 0, "created_at": now}
     values = [
         {**row, **common, "number": n_trials + offset, "notes": text}
@@ -76,8 +79,48 @@ def add_rows(
     ]
     if not values:
         return []
-    connection.execute(insert(TrialRow), values)
+    try:
+        with connection.begin_nested():
+            _insert(connection, values)
+    except IntegrityError:
+        # The database knows it best, and is asked for more only where it is so.
+        known = _known(connection, study_id, rows)
+        for row in rows:
+            if _identity(row) in known:
+                raise messages.identity_taken(study_name, known[_identity(row)]) from None
+        raise
     return [_as_added(item, row) for item, row in zip(drafts, values, strict=True)]
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _IDENTITY)
+
+
+def _insert(connection: Connection, values: list[dict[str, Any]]) -> None:
+    """Insert rows, all of which have the same columns."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(insert(TrialRow), values)
+        return
+    # One statement for all: what it takes to begin one is more than a row.
+    columns = [column for column in TrialRow.__table__.columns if column.name in values[0]]
+    binders = [(column.name, column.type.dialect_impl(connection.dialect)) for column in columns]
+    processors = [(name, kind.bind_processor(connection.dialect)) for name, kind in binders]
+    rows = [
+        {name: row[name] if process is None else process(row[name]) for name, process in processors} for row in values
+    ]
+    connection.execute(_insert_many(tuple(values[0])), {"p_rows": json.dumps(rows, default=datetime.isoformat)})
+
+
+@lru_cache
+def _insert_many(names: tuple[str, ...]) -> Any:
+    """Rows as one JSON text, in their order."""
+    columns = [column for column in TrialRow.__table__.columns if column.name in names]
+    given = (
+        func.json_to_recordset(cast(bindparam("p_rows", type_=Text()), JSON))
+        .table_valued(*(Column(column.name, column.type) for column in columns))
+        .render_derived(with_types=True)
+    )
+    return insert(TrialRow).from_select([column.name for column in columns], select(*given.c))
 
 
 def _as_added(draft: TrialDraft, row: dict[str, Any]) -> Trial:
