@@ -91,14 +91,14 @@ def _fetched(entry: Any, artifacts: ArtifactStore | None, cache_dir: Path) -> Pa
 
 
 def _missing(key: str, settings: Mapping[str, Any], *, was_shipped: bool) -> str:
-    what = f"the {'data' if key == 'task' else key} at {settings['source']}"
+    what = f"the {'data' if key == 'task' else key} at {settings['source']} {'are' if key == 'task' else 'is'}"
     if was_shipped:
         return (
-            f"{what} are not on this machine; they were stored as artifacts, so start the worker with the --artifacts "
+            f"{what} not on this machine, but stored as artifacts, so start the worker with the --artifacts "
             "(or AUTOPEFT_ARTIFACTS) of the search"
         )
     return (
-        f"{what} are not on this machine; put them there, or start search and workers with --artifacts (or "
+        f"{what} not on this machine; put that there, or start search and workers with --artifacts (or "
         "AUTOPEFT_ARTIFACTS) and a place that all machines reach"
     )
 
