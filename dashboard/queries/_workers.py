@@ -15,7 +15,7 @@ from ._health import Card, Status
 from ._texts import counted
 
 #: Columns of `workers_frame`, in order.
-WORKER_COLUMNS = ("worker", "machine", "does", "this study", "has", "versions", "heard_of")
+WORKER_COLUMNS = ("worker", "machine", "does", "this study", "heard_of", "has", "versions")
 _TITLE = "Is somebody there to train?"
 _START = "Start workers on machines that reach this database: autopeft worker --db URL."
 
@@ -41,7 +41,8 @@ def serving(records: Sequence[WorkerRecord], overview: StudyOverview, driver: Dr
             title=_TITLE,
             status=Status.WARNING if is_open else Status.GOOD,
             finding=f"{len(refusals)} of {counted(len(live), 'worker')} "
-            f"{'refuses' if len(refusals) == 1 else 'refuse'} this study: {_by_reason(refusals)}.",
+            f"{'refuses' if len(refusals) == 1 else 'refuse'} this study: {_by_reason(refusals)}."
+            f"{'' if is_open else ' Nothing is left to train.'}",
             advice="Put right on these machines what the reason names, or start workers elsewhere; those that are "
             "there ask again every minute."
             if is_open
@@ -73,7 +74,7 @@ def workers_frame(records: Sequence[WorkerRecord], study_name: str) -> pd.DataFr
 
     Returns:
         Columns `WORKER_COLUMNS`: its name, its machine, what it does, whether it would train the study's trials (with
-        the reason if not), what it has, versions of what decides about that, and when it was last heard of.
+        the reason if not), when it was last heard of, what it has, and versions of what decides about that.
     """
     rows = [
         {
@@ -81,9 +82,9 @@ def workers_frame(records: Sequence[WorkerRecord], study_name: str) -> pd.DataFr
             "machine": item.facts.host,
             "does": _does(item),
             "this study": _toward(item, study_name),
+            "heard_of": item.heartbeat_at,
             "has": _has(item.facts.resources),
             "versions": ", ".join(f"{name} {version}" for name, version in sorted(item.facts.versions.items())),
-            "heard_of": item.heartbeat_at,
         }
         for item in sorted(records, key=lambda item: (item.is_expired, study_name not in item.facts.refusals))
     ]

@@ -67,8 +67,9 @@ def test_refusals_are_told_with_their_reasons_and_what_to_do() -> None:
     assert "every minute" in card.advice
     waiting = serving(records, overview(3), None)
     assert waiting.status is Status.WARNING
-    # Nothing is left to refuse.
-    assert serving(records, overview(), None).status is Status.GOOD
+    done = serving(records, overview(), None)
+    assert done.status is Status.GOOD
+    assert done.finding.endswith("Nothing is left to train.")
 
 
 def test_many_reasons_and_many_workers_are_told_briefly() -> None:
