@@ -272,7 +272,8 @@ class SearchLoop:
         ]
         # If another process added a trial meanwhile, what it knew, the next suggestion must know too.
         with suppress(TrialConflictError):
-            self._store.add_trials(self._name, drafts, number=len(study.trials), notes=notes)
+            added = self._store.add_trials(self._name, drafts, number=len(study.trials), notes=notes)
+            self._follower.add(added)
             self._keep_left_out(suggestions)
         return bool(suggestions)
 

@@ -99,9 +99,24 @@ def make_engine(url: URL, *, busy_timeout_s: float, autocommit: bool = False) ->
         ) from error
     if password_file is not None:
         _read_password_on_connect(engine, url, Path(str(password_file)))
+    _never_compile(engine)
     _ping_before_use(engine)
     _forget_connections_after_fork(engine)
     return engine
+
+
+def _never_compile(engine: Engine) -> None:
+    """Have the server run its plans as they are: to compile one takes a thousand times as long as to run it.
+
+    It would do so for a claim as soon as it believes that there are many studies.
+    """
+
+    @event.listens_for(engine, "connect")
+    def set_jit(connection: Any, _record: Any) -> None:
+        before = connection.autocommit
+        connection.autocommit = True
+        connection.execute("SET jit = off")
+        connection.autocommit = before
 
 
 def _ping_before_use(engine: Engine) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autopeft.store._base import StudyMark, TrialStore
@@ -71,6 +72,20 @@ class StudyFollower:
             subscription.add(self.changed)
         self._mark = changes.mark
         return self.study
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Take note of trials that were added to the study just now, as the store gave them: they are not read again.
+
+        Those that are not the next ones are left to the next look.
+        """
+        if self._mark is None or not trials or trials[0].number != len(self._trials):
+            return
+        for trial in trials:
+            self._keep(trial)
+        for subscription in self._subscriptions:
+            subscription.add(trials)
+        known = {**self._mark.unfinished, **{trial.number: trial for trial in trials}}
+        self._mark = replace(self._mark, n_trials=len(self._trials), unfinished=known)
 
     def subscribe(self) -> Subscription:
         """What changes from here on, for one of several that use the same follower; all trials so far to begin with."""
