@@ -63,7 +63,8 @@ class RayPool:
         self._limit = limit
         self._is_own = is_own
         share = self._gpus if 0 < self._gpus < 1 else 1.0
-        kind = (url, self._cpus, self._gpus, settings.allow_code, settings.cohort, __version__)
+        limits = (settings.memory_limit_bytes, settings.trial_timeout_s)
+        kind = (url, self._cpus, self._gpus, settings.allow_code, settings.cohort, *limits, __version__)
         self.name = f"autopeft-{hashlib.sha256(repr(kind).encode()).hexdigest()[:10]}"
         self._settings = replace(
             settings,

@@ -9,8 +9,6 @@ from autopeft.exceptions import UsageError
 
 from .messages import EngineSettings
 
-_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
@@ -80,20 +78,6 @@ class WorkerSettings:
             allow_code=self.allow_code,
             artifacts=self.artifacts,
         )
-
-
-def parse_bytes(text: str) -> int:
-    """Read ``"4G"``, ``"512M"``, ``"1.5GiB"`` or plain bytes.
-
-    Raises:
-        UsageError: If it is none of these.
-    """
-    word = text.strip().lower().removesuffix("b").removesuffix("i")
-    unit = _UNITS.get(word[-1:])
-    try:
-        return int(float(word[:-1]) * unit) if unit else int(float(word))
-    except (ValueError, OverflowError):
-        raise UsageError(f"a size is written like 4G or 512M, but got {text!r}.") from None
 
 
 def _flag(name: str) -> str:

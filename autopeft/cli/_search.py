@@ -212,9 +212,12 @@ def _pool(settings: SearchSettings, url: str) -> Iterator[Pool | None]:
         return
     # Who starts the search names the code, and the cluster's token lets nobody else name any.
     names_code = any(":" in name for name in (*settings.objectives, *settings.record))
+    timeout = {} if settings.trial_timeout_s is None else {"trial_timeout_s": settings.trial_timeout_s}
     chosen = workers_module("settings").WorkerSettings(
         cache_dir=cache_folder(),
         cohort=settings.cohort,
+        memory_limit_bytes=settings.memory_limit_bytes,
+        **timeout,
         allow_code=names_code or settings.allow_pickle or settings.trust_remote_code,
     )
     with workers_module("pool").ray_pool(

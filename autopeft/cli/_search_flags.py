@@ -253,6 +253,25 @@ SEARCH_FLAGS: dict[str, Any] = {
             help="GPUs of each Ray worker; 0.5 puts two on one. Default: 1 where the cluster has GPUs, else 0.",
         ),
     ],
+    "memory_limit_bytes": Annotated[
+        str | None,
+        typer.Option(
+            "--memory-limit",
+            metavar="SIZE",
+            rich_help_panel=_WHERE,
+            help="A trial on a Ray worker that grows beyond it fails: 4G, 512M. Default: none.",
+        ),
+    ],
+    "trial_timeout_s": Annotated[
+        str | None,
+        typer.Option(
+            "--trial-timeout",
+            metavar="DURATION",
+            rich_help_panel=_WHERE,
+            help="A trial on a Ray worker that shows no sign for so long fails: 90s, 10m, 1h. More than an epoch "
+            "takes. Default: 1h.",
+        ),
+    ],
 }
 
 

@@ -102,21 +102,20 @@ def worker(
     Ends with Ctrl-C or SIGTERM, and gives back what it holds.
     """
     from autopeft.artifacts import parse_address
-    from autopeft.orchestrate import parse_duration
+    from autopeft.orchestrate import parse_bytes, parse_duration
     from autopeft.store import open_store
 
     if artifacts is not None:
         # A mistake in it would else be said by every study that is refused.
         parse_address(artifacts)
-    settings_module = workers_module("settings")
-    settings = settings_module.WorkerSettings(
+    settings = workers_module("settings").WorkerSettings(
         cache_dir=cache_folder(),
         studies=tuple(study or ()),
         device=device,
         gpu_share=gpu_share,
         threads=threads,
         cohort=cohort,
-        memory_limit_bytes=None if memory_limit is None else settings_module.parse_bytes(memory_limit),
+        memory_limit_bytes=None if memory_limit is None else parse_bytes(memory_limit),
         trial_timeout_s=parse_duration(trial_timeout),
         idle_timeout_s=None if idle_timeout is None else parse_duration(idle_timeout),
         is_once=once,

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from autopeft.orchestrate._remote import Pool, RemoteExecutor
     from autopeft.orchestrate._reopen import ReopenedStudy, reopen
     from autopeft.orchestrate._search import load_runner, make_plan, planned_baselines, run_search
-    from autopeft.orchestrate._settings import EXECUTORS, SearchSettings, parse_duration, parse_share
+    from autopeft.orchestrate._settings import (
+        EXECUTORS,
+        SearchSettings,
+        parse_bytes,
+        parse_duration,
+        parse_share,
+        setting_name,
+    )
     from autopeft.orchestrate._statistics import Interval, difference_interval, score_interval
     from autopeft.orchestrate._warm_start import WarmStart, begin_study, find_warm_start
     from autopeft.orchestrate._worker_id import is_dead, is_here, local_pid, worker_id
@@ -35,7 +42,7 @@ _PLACES = {
     "_remote": ("Pool", "RemoteExecutor"),
     "_reopen": ("ReopenedStudy", "reopen"),
     "_search": ("load_runner", "make_plan", "planned_baselines", "run_search"),
-    "_settings": ("EXECUTORS", "SearchSettings", "parse_duration", "parse_share"),
+    "_settings": ("EXECUTORS", "SearchSettings", "parse_bytes", "parse_duration", "parse_share", "setting_name"),
     "_statistics": ("Interval", "difference_interval", "score_interval"),
     "_warm_start": ("WarmStart", "begin_study", "find_warm_start"),
     "_worker_id": ("is_dead", "is_here", "local_pid", "worker_id"),
@@ -71,6 +78,7 @@ __all__ = [
     "load_runner",
     "local_pid",
     "make_plan",
+    "parse_bytes",
     "parse_duration",
     "parse_share",
     "planned_baselines",
@@ -79,6 +87,7 @@ __all__ = [
     "resume_command",
     "run_search",
     "score_interval",
+    "setting_name",
     "summarize",
     "worker_id",
 ]

@@ -222,4 +222,6 @@ _FLAGS = {
     "workers": "--workers",
     "worker_cpus": "--worker-cpus",
     "worker_gpus": "--worker-gpus",
+    "memory_limit_bytes": "--memory-limit",
+    "trial_timeout_s": "--trial-timeout",
 }

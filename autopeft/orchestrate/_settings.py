@@ -13,7 +13,16 @@ from autopeft.exceptions import UnknownNameError, UsageError
 #: Where trials can run.
 EXECUTORS = ("local", "workers", "ray")
 #: Settings that say where trials run, not what they are.
-EXECUTION = ("executor", "address", "workers", "worker_cpus", "worker_gpus")
+EXECUTION = ("executor", "address", "workers", "worker_cpus", "worker_gpus", "memory_limit_bytes", "trial_timeout_s")
+
+
+_LEAST_MEMORY_BYTES = 2**20
+#: What to do where limits of a trial are not the search's to set.
+_WAYS_OUT = {
+    "local": ", which trains in this very process. --executor ray without --address keeps workers on this machine, "
+    "whose trials can be ended alone.",
+    "workers": ", whose workers are started elsewhere: give {names} to each `autopeft worker`.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +75,10 @@ class SearchSettings:
         workers: Most workers on the Ray cluster, >= 1; None as many as its resources allow.
         worker_cpus: Cores of each of them, > 0.
         worker_gpus: GPUs of each of them, >= 0; a fraction shares one. None takes one where there are GPUs.
+        memory_limit_bytes: A trial on one of them fails when it holds more memory than this, >= 1 MiB; None for no
+            limit.
+        trial_timeout_s: A trial on one of them fails when it gives no sign for so long, > 0; None for an hour. Signs
+            are the start, points of the curve, and the end: it must be more than an epoch takes.
     """
 
     task: str
@@ -107,6 +120,8 @@ class SearchSettings:
     workers: int | None = None
     worker_cpus: float = 1.0
     worker_gpus: float | None = None
+    memory_limit_bytes: int | None = None
+    trial_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         lows = {"trials": 1, "seeds": 1, "confirm_top": 0, "batch_size": 1, "max_tokens": 8, "seed": 0}
@@ -130,8 +145,23 @@ class SearchSettings:
             raise UsageError(f"--worker-gpus must be at least 0, but got {self.worker_gpus:g}.")
         if self.executor != "ray" and (self.address is not None or self.workers is not None):
             raise UsageError(f"--address and --workers go with --executor ray, but the executor is {self.executor}.")
+        self._check_limits()
         if self.kind not in (None, "classification", "regression"):
             raise UnknownNameError("kind", str(self.kind), ("classification", "regression"))
+
+    def _check_limits(self) -> None:
+        limits = {"--memory-limit": self.memory_limit_bytes, "--trial-timeout": self.trial_timeout_s}
+        given = [flag for flag, value in limits.items() if value is not None]
+        if given and self.executor != "ray":
+            names = " and ".join(given)
+            raise UsageError(
+                f"{names} {'goes' if len(given) == 1 else 'go'} with --executor ray, but the executor is "
+                f"{self.executor}{_WAYS_OUT[self.executor].format(names=names)}"
+            )
+        if self.memory_limit_bytes is not None and self.memory_limit_bytes < _LEAST_MEMORY_BYTES:
+            raise UsageError(f"--memory-limit must be at least 1M, but got {self.memory_limit_bytes} bytes.")
+        if self.trial_timeout_s is not None and not self.trial_timeout_s > 0:
+            raise UsageError(f"--trial-timeout must be positive, but got {self.trial_timeout_s:g} seconds.")
 
     @classmethod
     def make(cls, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> SearchSettings:
@@ -145,8 +175,7 @@ class SearchSettings:
             UsageError: If a key is unknown, a value has the wrong type, or no task is named.
         """
         known = {item.name for item in fields(cls)}
-        given = {str(key).replace("-", "_"): value for key, value in base.items() if value is not None}
-        given = {_FLAG_NAMES.get(key, key): value for key, value in given.items()}
+        given = {setting_name(str(key)): value for key, value in base.items() if value is not None}
         for key in given:
             if key not in known:
                 raise UnknownNameError("setting", key, known)
@@ -160,9 +189,17 @@ class SearchSettings:
         return replace(self, **changes)
 
 
+def setting_name(key: str) -> str:
+    """The field that a configuration file's key stands for, which may be spelled like the flag."""
+    name = key.replace("-", "_")
+    return _FLAG_NAMES.get(name, name)
+
+
 #: Flags whose field has another name; a configuration file may use either.
 _FLAG_NAMES = {
     "time": "time_s",
+    "memory_limit": "memory_limit_bytes",
+    "trial_timeout": "trial_timeout_s",
     "objective": "objectives",
     "constraint": "constraints",
     "text_column": "text_columns",
@@ -208,8 +245,10 @@ def _convert(key: str, value: Any) -> Any:
             return parse_share(value)
         if key == "reward_options":
             return parse_reward_options(value)
-        if key == "time_s":
+        if key in ("time_s", "trial_timeout_s"):
             return parse_duration(value)
+        if key == "memory_limit_bytes":
+            return parse_bytes(value)
         if key == "data_dir":
             return Path(value).expanduser()
         return str(value)
@@ -276,3 +315,23 @@ def parse_duration(value: Any) -> float:
         return float(text[:-1]) * unit if unit else float(text)
     except ValueError:
         raise UsageError(f"a duration is written like 90s, 10m or 1.5h, but got {value!r}.") from None
+
+
+_UNITS_BYTES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_bytes(value: Any) -> int:
+    """Read ``"4G"``, ``"512M"``, ``"1.5GiB"`` or plain bytes.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    word = str(value).strip().lower().removesuffix("b").removesuffix("i")
+    unit = _UNITS_BYTES.get(word[-1:])
+    try:
+        return int(float(word[:-1]) * unit) if unit else int(float(word))
+    except (ValueError, OverflowError):
+        raise UsageError(f"a size is written like 4G or 512M, but got {value!r}.") from None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from autopeft.configuration import load_search_space, search_space_files
 from autopeft.exceptions import NotAllowedError, UnknownNameError, UsageError
-from autopeft.orchestrate import SearchSettings
+from autopeft.orchestrate import SearchSettings, setting_name
 from autopeft.service._uploads import DATA_SUFFIXES, PREFIX, SPACE_SUFFIXES, STUDY_SUFFIX, Upload
 from autopeft.tasks import TASKS
 
@@ -88,12 +88,13 @@ def check_request(given: Mapping[str, Any], overrides: Mapping[str, Any], rules:
             raise UnknownNameError("setting", key, known)
     _check_texts(given)
     _check_texts(overrides)
+    asked = {setting_name(str(key)): value for key, value in (*given.items(), *overrides.items()) if value is not None}
+    # Said first: whether they would go with each other is not for the caller to mend.
+    _check_owned(key for key in asked.keys() & set(known) if asked[key] != _default("", key))
     settings = SearchSettings.make(given, overrides)
     changed = {item.name: getattr(settings, item.name) for item in fields(settings)}
     changed = {key: value for key, value in changed.items() if value != _default(settings.task, key)}
-    refused = sorted(changed.keys() - ALLOWED)
-    if refused:
-        raise NotAllowedError(f"{', '.join(refused)}: decided by the operator of this service; leave it out.")
+    _check_owned(changed)
     _check_code(settings, rules)
     _check_reward_options(settings.reward_options)
     _check_names(settings, rules)
@@ -125,6 +126,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return {key: dict(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def _check_owned(names: Iterable[str]) -> None:
+    """Refuse what the operator decides.
+
+    Raises:
+        NotAllowedError: Names it.
+    """
+    refused = sorted(set(names) - ALLOWED)
+    if refused:
+        raise NotAllowedError(f"{', '.join(refused)}: decided by the operator of this service; leave it out.")
 
 
 def _check_texts(value: Any) -> None:

@@ -274,3 +274,29 @@ def test_plan_stores_nothing_and_counts_what_is_done(
         assert [item.name for item in with_other.list_studies()] == ["study"]
     finally:
         with_other.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, (None, 3600.0)), ({"memory_limit_bytes": 2**31, "trial_timeout_s": 90.0}, (2**31, 90.0))],
+)
+def test_limits_of_a_trial_are_given_to_the_workers_of_ray(
+    changes: dict[str, Any], expected: tuple[int | None, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    from autopeft.cli import _search
+
+    given: list[Any] = []
+
+    def ray_pool(_address: str | None, _url: str, settings: Any, **_: Any) -> Any:
+        given.append(settings)
+        return nullcontext()
+
+    real = _search.workers_module
+    fake = SimpleNamespace(ray_pool=ray_pool)
+    monkeypatch.setattr(_search, "workers_module", lambda name: fake if name == "pool" else real(name))
+    with _search._pool(SearchSettings(task="x", executor="ray", **changes), "sqlite://"):
+        pass
+    assert [(item.memory_limit_bytes, item.trial_timeout_s) for item in given] == [expected]

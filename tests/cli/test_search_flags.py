@@ -54,6 +54,8 @@ def test_search_and_plan_take_the_flags_that_a_resume_command_uses(command: str)
         "executor": "ray",
         "worker_cpus": 2.0,
         "worker_gpus": 0.5,
+        "memory_limit_bytes": 2**32,
+        "trial_timeout_s": 90.0,
     }
     numbers = (
         "trials",

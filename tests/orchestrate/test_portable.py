@@ -20,6 +20,8 @@ def test_settings_come_back_through_json_without_where_trials_run() -> None:
         time_s=60.0,
         executor="ray",
         workers=3,
+        memory_limit_bytes=2**32,
+        trial_timeout_s=90.0,
         address="ray://elsewhere:10001",
     )
     data = json.loads(json.dumps(settings_to_dict(settings)))

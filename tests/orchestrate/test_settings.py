@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.exceptions import UnknownNameError, UsageError
-from autopeft.orchestrate import SearchSettings, parse_duration, parse_share
+from autopeft.orchestrate import SearchSettings, parse_bytes, parse_duration, parse_share, resume_command
 
 
 def test_flags_override_the_file() -> None:
@@ -49,6 +49,54 @@ def test_durations_and_shares() -> None:
     assert [parse_duration(text) for text in ("90s", "10m", "1.5h", "30", 45)] == [90, 600, 5400, 30, 45]
     assert parse_share("2%") == pytest.approx(0.02)
     assert parse_share(0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4G", 4 * 2**30), ("512M", 512 * 2**20), ("1.5GiB", 3 * 2**29), ("2gb", 2**31), ("1000", 1000), ("10k", 10240)],
+)
+def test_sizes_are_read(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "G", "many", "4X", "nan"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="a size is written like 4G"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"memory_limit": "4G"},
+            r"--memory-limit goes with --executor ray, but the executor is local, .* keeps workers on this",
+        ),
+        ({"trial_timeout": "9s"}, r"--trial-timeout goes with --executor ray, but the executor is local, which trains"),
+        (
+            {"executor": "workers", "memory_limit": "4G", "trial_timeout": "9s"},
+            "--memory-limit and --trial-timeout go with --executor ray, but the executor is workers, whose workers are "
+            "started elsewhere: give --memory-limit and --trial-timeout to each `autopeft worker`",
+        ),
+        ({"executor": "ray", "memory_limit": "4k"}, "--memory-limit must be at least 1M, but got 4096 bytes"),
+        ({"executor": "ray", "memory_limit": "lots"}, "a size is written like 4G or 512M, but got 'lots'"),
+        ({"executor": "ray", "trial_timeout": 0}, "--trial-timeout must be positive, but got 0 seconds"),
+        ({"executor": "ray", "trial_timeout": "soon"}, "a duration is written like 90s"),
+    ],
+)
+def test_limits_of_a_trial_are_refused_where_nobody_keeps_them(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SearchSettings.make({"task": "x", **changes}, {})
+
+
+def test_limits_of_a_trial_are_in_the_command_that_goes_on() -> None:
+    given = {"executor": "ray", "memory-limit": "1.5G", "trial-timeout": "1.5h"}
+    settings = SearchSettings.make({"task": "x"} | given, {})
+    assert (settings.memory_limit_bytes, settings.trial_timeout_s) == (3 * 2**29, 5400)
+    words = resume_command(settings).split()
+    flags = ("memory_limit_bytes", "--memory-limit"), ("trial_timeout_s", "--trial-timeout")
+    again = {name: words[words.index(flag) + 1] for name, flag in flags}
+    assert SearchSettings.make({"task": "x", "executor": "ray"}, again) == settings
 
 
 def test_a_file_may_spell_settings_as_flags_and_leave_them_empty() -> None:

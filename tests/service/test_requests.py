@@ -69,6 +69,8 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"data_dir": "/etc"}, NotAllowedError, "data_dir"),
     ({"executor": "workers"}, NotAllowedError, "executor"),
     ({"executor": "ray", "address": "ray://evil:1"}, NotAllowedError, "address, executor"),
+    ({"trial_timeout_s": "9s"}, NotAllowedError, "trial_timeout_s: decided by the operator"),
+    ({"memory_limit_bytes": "4G"}, NotAllowedError, "memory_limit_bytes: decided by the operator"),
     ({"space": "/etc/passwd"}, UsageError, "unknown search space"),
     ({"space": "my.yaml"}, UsageError, "unknown search space"),
     ({"space": f"upload:{SHA}/code.yaml"}, NotAllowedError, "os:getcwd"),
@@ -132,7 +134,10 @@ def test_every_setting_is_allowed_or_the_operators() -> None:
 
     known = {item.name for item in fields(SearchSettings)}
     assert known >= ALLOWED
-    assert known - ALLOWED == {"data_dir", "executor", "address", "workers", "worker_cpus", "worker_gpus"}
+    assert known - ALLOWED == {"data_dir", "executor", "address", "workers", "worker_cpus", "worker_gpus"} | {
+        "memory_limit_bytes",
+        "trial_timeout_s",
+    }
 
 
 def test_uploads_and_earlier_studies_may_be_named(folder: Path) -> None:

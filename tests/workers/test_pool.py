@@ -25,6 +25,7 @@ class FakeRay:
         self.actors: dict[str, dict[str, Any]] = {}
         self.failure = failure
         self.made = 0
+        self.arguments: tuple[Any, ...] = ()
         self.exceptions = SimpleNamespace(RayError=RayError)
         self.util = SimpleNamespace(list_named_actors=lambda all_namespaces: [{"name": item} for item in self.actors])
 
@@ -33,8 +34,9 @@ class FakeRay:
 
     def remote(self, _: type) -> Any:
         def options(**given: Any) -> Any:
-            def make(*_: Any) -> Any:
+            def make(*arguments: Any) -> Any:
                 self.made += 1
+                self.arguments = arguments
                 if self.failure is None:
                     self.actors[given["name"]] = given
                 return SimpleNamespace(id=SimpleNamespace(remote=lambda: given["name"]))
@@ -103,6 +105,20 @@ def test_searches_of_one_database_share_a_pool_and_others_do_not() -> None:
     assert pool(ray).name not in others
     assert len(others) == 3
     assert "u@h" not in "".join(others)
+
+
+def test_limits_of_a_trial_reach_the_workers_and_other_limits_are_another_pools() -> None:
+    def made(**limits: Any) -> tuple[str, WorkerSettings]:
+        ray = FakeRay({"CPU": 1})
+        found = RayPool(ray, "postgresql://u@h/d", WorkerSettings(cache_dir=Path("x"), **limits))
+        found.tend(1)
+        return found.name, ray.arguments[1]
+
+    given: list[dict[str, Any]] = [{}, {"memory_limit_bytes": 2**31}, {"trial_timeout_s": 9.0}]
+    pools = [made(**limits) for limits in given]
+    assert len({name for name, _ in pools}) == 3
+    reached = [(settings.memory_limit_bytes, settings.trial_timeout_s) for _, settings in pools]
+    assert reached == [(None, 3600.0), (2**31, 3600.0), (None, 9.0)]
 
 
 def test_no_room_is_told_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,21 +6,7 @@ from typing import Any
 import pytest
 
 from autopeft.exceptions import UsageError
-from workers.settings import WorkerSettings, parse_bytes
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("4G", 4 * 2**30), ("512M", 512 * 2**20), ("1.5GiB", 3 * 2**29), ("2gb", 2**31), ("1000", 1000), ("10k", 10240)],
-)
-def test_sizes_are_read(text: str, expected: int) -> None:
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "G", "many", "4X", "nan"])
-def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="a size is written like 4G"):
-        parse_bytes(text)
+from workers.settings import WorkerSettings
 
 
 @pytest.mark.parametrize(
