@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.ray_nodes import kill_ray_nodes
 from tests.faults.scenarios import SCENARIOS, SERVER_SCENARIOS
 from tests.faults.scene import Scene, Verdict
 from tests.store.conftest import Cluster, execute
@@ -51,3 +52,12 @@ def test_nothing_is_lost_with_the_database(name: str, scene: Scene, cluster: Clu
     seed = time.time_ns()
     print("seed", seed)
     check(SERVER_SCENARIOS[name](scene, random.Random(seed), 1, cluster))
+
+
+def test_nothing_is_lost_with_a_node_of_ray(scene: Scene) -> None:
+    """Two nodes of a real cluster, one of which is killed with its worker in the middle of the search."""
+    seed = time.time_ns()
+    print("seed", seed)
+    verdict = kill_ray_nodes(scene, random.Random(seed), 1)
+    check(verdict)
+    assert verdict.n_trials >= 8, verdict
