@@ -70,7 +70,7 @@ ExecutorOption = Annotated[
         metavar="WORDS",
         rich_help_panel=_SEARCHES,
         help="Where trials run: local, workers or ray; further words of `autopeft search` may follow: "
-        "'ray --address auto'.",
+        "'ray --address auto --trial-timeout 10m'.",
     ),
 ]
 MaxActiveOption = Annotated[
@@ -168,9 +168,12 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
     )
-    _tell(settings.host, settings.port, has_tls=tls_cert is not None, is_local=settings.is_local, is_open=no_token)
+
+    def on_ready() -> None:
+        _tell(settings.host, settings.port, has_tls=tls_cert is not None, is_local=settings.is_local, is_open=no_token)
+
     with records_shown("autopeft.service", "uvicorn"):
-        run(settings)
+        run(settings, on_ready=on_ready)
 
 
 def _executor_words(text: str) -> tuple[str, ...]:

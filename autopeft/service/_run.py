@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import uvicorn
 
 from autopeft.service._app import create_app
@@ -11,8 +13,12 @@ from autopeft.service._state import open_state
 _MAX_CONNECTIONS = 200
 
 
-def serve(settings: ServiceSettings) -> None:
+def serve(settings: ServiceSettings, *, on_ready: Callable[[], None] = lambda: None) -> None:
     """Serve until a signal ends it.
+
+    Args:
+        settings: What the operator decided.
+        on_ready: Called when the database has been found usable, before the first request is taken.
 
     Raises:
         StoreError: If the database cannot be used.
@@ -35,4 +41,5 @@ def serve(settings: ServiceSettings) -> None:
         timeout_graceful_shutdown=5,
         ws="none",
     )
+    on_ready()
     uvicorn.Server(config).run()

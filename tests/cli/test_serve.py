@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ TOKEN = "0123456789abcdef"
 def served(monkeypatch: pytest.MonkeyPatch) -> list[ServiceSettings]:
     """What would be served."""
     found: list[ServiceSettings] = []
-    monkeypatch.setattr(service, "serve", found.append, raising=False)
+
+    def serve(settings: ServiceSettings, *, on_ready: Callable[[], None]) -> None:
+        found.append(settings)
+        on_ready()
+
+    monkeypatch.setattr(service, "serve", serve, raising=False)
     return found
 
 
@@ -56,6 +62,13 @@ def test_flags_become_settings(
     assert (found.hosts, found.data_dir, found.allow_code) == (("a.example",), tmp_path, True)
     assert "unencrypted" in done.err
     assert TOKEN not in done.err
+
+
+def test_serving_is_said_of_a_database_that_was_found_alone(cli: Cli) -> None:
+    done = cli("serve", "--no-token", "--db", "postgresql://u@127.0.0.1:1/x")
+    assert done.code == 4
+    assert done.err.count("error:") == 1
+    assert "Serving" not in done.err
 
 
 def test_local_is_no_word_for_drivers(cli: Cli, served: list[ServiceSettings], monkeypatch: pytest.MonkeyPatch) -> None:
