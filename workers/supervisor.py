@@ -70,6 +70,7 @@ class Supervisor:
         self._cohorts: dict[str, int] = {}
         self._n_runs = 0
         self._may_hold_unknown = False
+        self._is_troubled = False
         facts = WorkerFacts(
             id=self.id,
             host=socket.gethostname(),
@@ -166,7 +167,7 @@ class Supervisor:
         try:
             if self._may_hold_unknown:
                 self._give_back_unknown()
-            return self._store.claim_next(
+            claimed = self._store.claim_next(
                 self.id,
                 lease_s=self._settings.lease_s,
                 studies=self._settings.studies or None,
@@ -177,9 +178,22 @@ class Supervisor:
         except StoreError as error:
             # The claim may have been granted, and only its answer lost.
             self._may_hold_unknown = True
-            _logger.warning("no trial could be claimed: %s", error)
+            self._say_trouble("no trial could be claimed", error)
             self._pause(_STORE_PAUSE_S[1] * random.uniform(0.2, 0.6))
             return []
+        self._say_it_is_over()
+        return claimed
+
+    def _say_trouble(self, what: str, error: StoreError) -> None:
+        """An outage is said once, however often the store is tried meanwhile."""
+        if not self._is_troubled:
+            _logger.warning("%s; the store is tried again until it answers: %s", what, error)
+        self._is_troubled = True
+
+    def _say_it_is_over(self) -> None:
+        if self._is_troubled:
+            _logger.warning("the store answers again.")
+        self._is_troubled = False
 
     def _give_back_unknown(self) -> None:
         """Give back trials that were claimed by a request whose answer never came."""
@@ -321,11 +335,14 @@ class Supervisor:
         pause_s = _STORE_PAUSE_S[0]
         while True:
             try:
-                return act()
+                found = act()
             except StoreError as error:
                 if time.monotonic() + pause_s > self._stop_at:
                     return None
-                _logger.warning("the store is tried again in %.1f s: %s", pause_s, error)
+                self._say_trouble("the store cannot be reached", error)
+            else:
+                self._say_it_is_over()
+                return found
             # Being asked to stop must not make this a busy loop.
             time.sleep(pause_s)
             pause_s = min(1.5 * pause_s, _STORE_PAUSE_S[1])

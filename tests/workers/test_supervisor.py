@@ -276,6 +276,29 @@ def test_no_result_is_lost_while_the_store_is_out_of_reach(name: str, when: str)
     assert {item.attempts for item in trials} == {1}
 
 
+@pytest.mark.parametrize("name", ["claim_next", "complete_trial"])
+def test_an_outage_is_said_once_and_so_is_its_end(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    flaky = Flaky(driven(1, 2))
+    flaky.before[name] = 4
+    with caplog.at_level("INFO", logger="autopeft.worker"):
+        assert make(flaky, idle_timeout_s=2.0).run() == 2
+    said = [item.getMessage() for item in caplog.records if item.levelname == "WARNING"]
+    what = "no trial could be claimed" if name == "claim_next" else "the store cannot be reached"
+    assert said == [
+        f"{what}; the store is tried again until it answers: the database cannot be reached",
+        "the store answers again.",
+    ]
+    assert flaky.before[name] == 0, "it was tried as often as it took"
+
+
+def test_another_outage_is_said_again(caplog: pytest.LogCaptureFixture) -> None:
+    flaky = Flaky(driven(1))
+    flaky.before = {"claim_next": 2, "complete_trial": 2}
+    make(flaky, idle_timeout_s=2.0).run()
+    assert caplog.text.count("tried again until it answers") == 2
+    assert caplog.text.count("the store answers again") == 2
+
+
 def test_a_result_that_breaks_a_rule_of_the_store_fails_its_trial() -> None:
     store = driven(1)
     broken = Flaky(store)
