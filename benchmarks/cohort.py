@@ -232,16 +232,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the results to this JSON file")
     arguments = parser.parse_args()
     data = task(arguments.examples, arguments.examples // 4, *arguments.lengths)
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for size in arguments.size:
         rows = time_cohorts(size, data, arguments)
         results[size] = {"cohorts": rows}
         if arguments.trainer_trials:
-            results[size]["trainer"] = time_trainer(size, data, arguments)
-            show(size, "Trainer + peft", results[size]["trainer"], rows[0])
+            trainer = time_trainer(size, data, arguments)
+            results[size]["trainer"] = trainer
+            show(size, "Trainer + peft", trainer, rows[0])
             best = max(row["trials_per_hour"] for row in rows)
             print(f"{size:<10} best cohort against Trainer + peft: "
-                  f"{best / results[size]['trainer']['trials_per_hour']:.1f}x")  # fmt: skip
+                  f"{best / trainer['trials_per_hour']:.1f}x")  # fmt: skip
     if arguments.output:
         arguments.output.write_text(json.dumps(results, indent=1))
 

@@ -227,7 +227,8 @@ class Side:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{index} {seed}\n")
         self._process.stdin.flush()
-        return json.loads(self._answer())
+        measured: dict[str, float] = json.loads(self._answer())
+        return measured
 
     def close(self) -> None:
         self._process.communicate()
