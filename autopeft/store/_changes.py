@@ -13,11 +13,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, bindparam, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from autopeft.store._base import StudyChanges, StudyMark
 from autopeft.store._models import LeaseRow, StudyRow, TrialRow
-from autopeft.store._rows import in_chunks, read_curves, read_measurements, read_trials, trial_changes
+from autopeft.store._rows import among, in_chunks, read_curves, read_measurements, read_trials, trial_changes
 from autopeft.study import CurvePoint, Trial, TrialState
 
 _UNFINISHED = (TrialState.WAITING.value, TrialState.RUNNING.value)
@@ -26,6 +26,7 @@ _LIVE_COLUMNS = (
     "id", "number", "state", "attempts", "worker", "started_at", "finished_at", "notes", "failure_reason",
     "failure_message", "failure_traceback",
 )  # fmt: skip
+_LIVE = [getattr(TrialRow, name) for name in _LIVE_COLUMNS]
 
 
 def read_changes(
@@ -86,7 +87,8 @@ def _read(
 def _read_chunk(
     connection: Connection, study_id: int, numbers: list[int], known: dict[int, Trial], *, running: bool
 ) -> Iterator[Trial]:
-    rows: list[Any] = list(connection.execute(_live(), {"p_study_id": study_id, "p_numbers": numbers}))
+    live = select(*_LIVE).where(TrialRow.study_id == study_id, among(connection, TrialRow.number, numbers))
+    rows: list[Any] = list(connection.execute(live))
     ended = [row for row in rows if row.state not in _UNFINISHED]
     measurements = read_measurements(connection, [row.id for row in ended], compact=True) if ended else {}
     # The points of what is running matter to whoever follows that.
@@ -126,10 +128,3 @@ def _claimed_since() -> Select[*tuple[Any, ...]]:
         .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
         .where(LeaseRow.id > bindparam("p_claim"), TrialRow.study_id == bindparam("p_study_id"))
     )
-
-
-@lru_cache
-def _live() -> Select[*tuple[Any, ...]]:
-    columns = [getattr(TrialRow, name) for name in _LIVE_COLUMNS]
-    numbers: BindParameter[Any] = bindparam("p_numbers", expanding=True)
-    return select(*columns).where(TrialRow.study_id == bindparam("p_study_id"), TrialRow.number.in_(numbers))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Select, any_, bindparam, func, select
 
 from autopeft.store._base import StudySummary
 from autopeft.store._codec import (
@@ -55,17 +55,27 @@ def read_trials(
 
 
 def _read_chunk(connection: Connection, study_id: int, numbers: list[int] | None, *, compact: bool) -> Iterator[Trial]:
-    trials = _of_study(select(*TRIAL_ROW_COLUMNS), study_id, numbers).order_by(TrialRow.number)
+    trials = _of_study(connection, select(*TRIAL_ROW_COLUMNS), study_id, numbers).order_by(TrialRow.number)
     by_trial = _read_measurements(
         connection,
         _of_study(
-            select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id), study_id, numbers
+            connection,
+            select(*_MEASUREMENT_COLUMNS).join(TrialRow, TrialRow.id == MeasurementRow.trial_id),
+            study_id,
+            numbers,
         ),
         compact=compact,
     )
     curves = read_curves(connection, study_id, numbers)
     for row in connection.execute(trials):
         yield make_trial(row, tuple(by_trial.get(row.id, ())), tuple(curves.get(row.id, ())), compact=compact)
+
+
+def among(connection: Connection, column: Any, numbers: Collection[int]) -> ColumnElement[bool]:
+    """Whether a column has one of some numbers: one parameter where the database knows lists, else many."""
+    if connection.dialect.name == "sqlite":
+        return column.in_(numbers)  # type: ignore[no-any-return]
+    return column == any_(bindparam(None, list(numbers), type_=ARRAY(column.type)))  # type: ignore[no-any-return]
 
 
 def in_chunks(numbers: Collection[int]) -> Iterator[list[int]]:
@@ -86,7 +96,7 @@ def read_measurements(
     """Measurements of some trials, by the trials' keys."""
     found: dict[int, list[Measurement]] = {}
     for chunk in in_chunks(trial_ids):
-        statement = select(*_MEASUREMENT_COLUMNS).where(MeasurementRow.trial_id.in_(chunk))
+        statement = select(*_MEASUREMENT_COLUMNS).where(among(connection, MeasurementRow.trial_id, chunk))
         found |= _read_measurements(connection, statement, compact=compact)
     return found
 
@@ -125,9 +135,11 @@ def read_summaries(connection: Connection) -> list[StudySummary]:
     ]
 
 
-def _of_study(statement: _Statement, study_id: int, numbers: Collection[int] | None) -> _Statement:
+def _of_study(
+    connection: Connection, statement: _Statement, study_id: int, numbers: Collection[int] | None
+) -> _Statement:
     statement = statement.where(TrialRow.study_id == study_id)
-    return statement if numbers is None else statement.where(TrialRow.number.in_(numbers))
+    return statement if numbers is None else statement.where(among(connection, TrialRow.number, numbers))
 
 
 def _read_measurements(
@@ -142,7 +154,7 @@ def _read_measurements(
 def read_curves(connection: Connection, study_id: int, numbers: Collection[int] | None) -> dict[int, list[CurvePoint]]:
     """Points that the last claims of some trials reported (None for all), by the trials' keys."""
     latest = (
-        _of_study(select(func.max(LeaseRow.id).label("id"), LeaseRow.trial_id), study_id, numbers)
+        _of_study(connection, select(func.max(LeaseRow.id).label("id"), LeaseRow.trial_id), study_id, numbers)
         .join(TrialRow, TrialRow.id == LeaseRow.trial_id)
         .group_by(LeaseRow.trial_id)
         .subquery()
