@@ -66,7 +66,7 @@ def test_a_cluster_of_its_own_gives_the_numbers_of_a_local_search_and_leaves_not
     wait_until(lambda: not [pid for pid in children if psutil.pid_exists(pid)], "the end of every process")
 
 
-def test_trials_that_crash_or_hang_end_neither_pool_nor_search(
+def test_trials_that_crash_hang_or_eat_memory_end_neither_pool_nor_search(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (command.folder / "traps").mkdir()
@@ -74,16 +74,21 @@ def test_trials_that_crash_or_hang_end_neither_pool_nor_search(
     (command.folder / "mine.py").write_text(CRASHING)
     for number in range(3):
         (command.folder / "traps" / str(number)).touch()
-    args = (*ARGS, "--trials", "4", *FEW, "--record", "mine.py:trap", "--executor", "ray", "--workers", "1")
+    args = (*ARGS, "--trials", "6", *FEW, "--record", "mine.py:trap", "--executor", "ray", "--workers", "1")
+    args = (*args, "--trial-timeout", "12s", "--memory-limit", "1500M")
     with command.popen(*args) as search:
         wait_until(lambda: trials_of(command, "home/autopeft.db"), "the first trial", search)
-        (command.folder / "traps" / "0").unlink()
+        for path in (command.folder / "traps").iterdir():
+            path.unlink()
         _, err = search.communicate(timeout=280)
     assert search.returncode == 0, err
     trials = trials_of(command, "home/autopeft.db")
     failures = [item.failure for item in trials if item.failure is not None]
-    assert [item.reason for item in failures] == ["crashed"]
-    assert "signal 11 (SIGSEGV)" in failures[0].message
+    assert sorted(item.reason for item in failures) == ["crashed", "hung", "out_of_memory"]
+    words = " ".join(item.message for item in failures)
+    assert "signal 11 (SIGSEGV)" in words
+    assert "hung: no sign for 12 s (--trial-timeout)" in words
+    assert "over the limit of 1.46 GiB (--memory-limit)" in words
     assert len({item.worker for item in trials}) == 1, "the worker itself lived on"
 
 
