@@ -184,7 +184,31 @@ def _executor_words(text: str) -> tuple[str, ...]:
         raise UsageError("--executor must be local, workers or ray, but got nothing.")
     if words[0] not in EXECUTORS:
         raise UsageError(f"--executor must be {', '.join(EXECUTORS)}, but got {words[0]!r}.")
+    _check_words(words)
     return () if words == ["local"] else ("--executor", *words)
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse what `autopeft search` would refuse, before every search that is submitted fails by it.
+
+    Raises:
+        UsageError: Says what is wrong.
+    """
+    from autopeft.cli._search import search
+    from autopeft.cli._search_flags import SEARCH_FLAGS
+    from autopeft.orchestrate import SearchSettings
+
+    alone = typer.Typer()
+    alone.command()(search)
+    command = typer.main.get_command(alone)
+    try:
+        given, rest, _ = command.make_parser(typer.Context(command)).parse_args(words[1:])
+        if rest:
+            raise UsageError(f"unexpected {rest[0]!r}.")
+        flags = {name: value for name, value in given.items() if name in SEARCH_FLAGS}
+        SearchSettings.make({"task": "any", "executor": words[0]}, flags)
+    except (typer.TyperException, UsageError) as error:
+        raise UsageError(f"--executor {shlex.quote(shlex.join(words))}: {error}") from error
 
 
 def _tell(host: str, port: int, *, has_tls: bool, is_local: bool, is_open: bool) -> None:

@@ -64,6 +64,29 @@ def test_flags_become_settings(
     assert TOKEN not in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("workers --trial-timeout 9s", "--trial-timeout goes with --executor ray, but the executor is workers"),
+        ("local --memory-limit 4G", "--memory-limit goes with --executor ray, but the executor is local"),
+        ("ray --memory-limit lots", "a size is written like 4G or 512M, but got 'lots'"),
+        ("ray --adress auto", "No such option: --adress"),
+        ("ray auto", "unexpected 'auto'"),
+        ("ray --address", "requires an argument"),
+    ],
+)
+def test_words_that_every_driver_would_refuse_are_refused_at_once(
+    cli: Cli, served: list[ServiceSettings], words: str, message: str
+) -> None:
+    done = cli("serve", "--no-token", "--executor", words)
+    assert done.code == 2
+    assert f"--executor '{words}': " in done.err
+    assert message in done.err
+    assert served == []
+    assert cli("serve", "--no-token", "--executor", "ray --address auto --trial-timeout 9s --memory-limit 4G").code == 0
+    assert served[0].executor[-4:] == ("--trial-timeout", "9s", "--memory-limit", "4G")
+
+
 def test_serving_is_said_of_a_database_that_was_found_alone(cli: Cli) -> None:
     done = cli("serve", "--no-token", "--db", "postgresql://u@127.0.0.1:1/x")
     assert done.code == 4
