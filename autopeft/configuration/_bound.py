@@ -24,8 +24,8 @@ from autopeft.exceptions import BudgetError, ConfigurationError, InfeasibleError
 
 #: Draws before `sample` falls back to the smallest point.
 _MAX_DRAWS = 2_000
-#: Compiled points kept; a sampler's local search asks for the same points again and again.
-_MAX_COMPILED = 50_000
+#: Compiled points kept: who suggests a point, counts and stores it, asks for it several times.
+_MAX_COMPILED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +237,8 @@ class BoundSpace:
 
     def _compile(self, point: dict[str, OptionValue]) -> Configuration | str:
         """The configuration of a canonical point, or why there is none."""
-        key = tuple(point.items())
+        # A third of the size of the tuple of its items.
+        key = tuple(point), tuple(point.values())
         found = self._compiled.get(key)
         if found is None:
             if len(self._compiled) >= _MAX_COMPILED:
