@@ -41,8 +41,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-#: How often a worker says what it does, at most; its trial's lease is kept four times per lease.
-ANNOUNCE_S = 5.0
+#: How often a worker says what it does and keeps its trial's lease, as `workers.heartbeat` does.
+BEAT_S = 5.0
 _LIMIT = 500.0
 
 
@@ -206,7 +206,7 @@ class Worker:
         self._n_done = 0
 
     def begin(self) -> None:
-        self._announce()
+        self._beat()
         self.claim()
 
     def end(self) -> None:
@@ -225,7 +225,6 @@ class Worker:
         if self._is_lost and self._n_done >= 5:
             return  # never heard of again
         self._host.at(self._host.rng.expovariate(1 / self._host.mean_s), self.finish)
-        self._host.at(self._host.lease_s / 4, self._beat(found[0][1].number))
 
     def finish(self) -> None:
         """Write the result, and ask for the next trial."""
@@ -242,27 +241,22 @@ class Worker:
             self._n_done += 1
         self.claim()
 
-    def _beat(self, number: int) -> Callable[[], None]:
-        def beat() -> None:
-            from autopeft.exceptions import TrialConflictError
-
-            if self._held is not None and self._held[1].number == number:
-                with suppress(TrialConflictError):
-                    self._host.store.heartbeat(self._held[0], number, self._facts.id, self._host.lease_s)
-                self._host.at(self._host.lease_s / 4, beat)
-
-        return beat
-
-    def _announce(self) -> None:
+    def _beat(self) -> None:
+        from autopeft.exceptions import TrialConflictError
         from autopeft.store import WorkerState
 
         if self._is_lost and self._n_done >= 5:
             return
-        study, trials = (None, ()) if self._held is None else (self._held[0], (self._held[1].number,))
-        state = WorkerState.IDLE if self._held is None else WorkerState.WORKING
+        held = self._held
+        if held is not None:
+            # Another thread of this process may finish it at this moment.
+            with suppress(TrialConflictError):
+                self._host.store.heartbeat(held[0], held[1].number, self._facts.id, self._host.lease_s)
+        study, trials = (None, ()) if held is None else (held[0], (held[1].number,))
+        state = WorkerState.IDLE if held is None else WorkerState.WORKING
         self._facts = replace(self._facts, study=study or self._facts.study, trials=trials, state=state)
         self._host.store.announce_worker(self._facts, self._host.lease_s)
-        self._host.at(ANNOUNCE_S, self._announce)
+        self._host.at(min(BEAT_S, self._host.lease_s / 4), self._beat)
 
 
 def host(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -11,11 +12,16 @@ from typing import Any
 from autopeft.exceptions import NotFoundError, StoreError, TrialConflictError
 from autopeft.store import TrialStore, WorkerFacts, WorkerState
 
+#: What a worker does is said no more often, in seconds.
+_SAID_EVERY_S = 5.0
+
 _logger = logging.getLogger("autopeft.worker")
 
 
 class Heartbeat:
     """Says every quarter of a lease that a worker is alive, and that it works on its trials.
+
+    What changes is said sooner, but no more often than every few seconds: trials may be shorter than that.
 
     Args:
         store: Where the worker is announced and the trials are held.
@@ -55,7 +61,7 @@ class Heartbeat:
         self._thread.start()
 
     def say(self, **changes: Any) -> None:
-        """Change what the worker says of itself; told at once, by the thread."""
+        """Change what the worker says of itself; told soon, by the thread."""
         with self._lock:
             self._facts = replace(self._facts, **changes)
         self._wake.set()
@@ -82,10 +88,13 @@ class Heartbeat:
             _logger.warning("worker %s is not signed off: %s", self._facts.id, error)
 
     def _run(self) -> None:
+        pause_s = self._lease_s / 4
         while not self._done.is_set():
             self._beat()
-            self._wake.wait(self._lease_s / 4)
-            self._wake.clear()
+            said = time.monotonic()
+            if self._wake.wait(pause_s):
+                self._wake.clear()
+                self._done.wait(min(_SAID_EVERY_S, pause_s) - (time.monotonic() - said))
 
     def _beat(self) -> None:
         facts = self.facts

@@ -79,3 +79,21 @@ def test_a_store_that_cannot_be_reached_is_told_once_and_tried_again(
         beat.stop()
     assert sum("cannot be reached" in item.message for item in caplog.records) == 1
     assert sum("there again" in item.message for item in caplog.records) == 1
+
+
+def test_what_changes_often_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of a few hundredths of a second: the last thing that is said is what the worker does."""
+    store = make_store(1)
+    beat = Heartbeat(store, FACTS, 4.0)
+    said: list[WorkerFacts] = []
+    real = store.announce_worker
+    monkeypatch.setattr(store, "announce_worker", lambda facts, lease_s: (said.append(facts), real(facts, lease_s)))
+    beat.start()
+    began = time.monotonic()
+    for number in range(40):
+        beat.hold("study", [number])
+        time.sleep(0.02)
+        beat.drop()
+    until(lambda: said[-1].state is WorkerState.IDLE and store.workers()[0].facts.state is WorkerState.IDLE)
+    assert len(said) <= 3 + (time.monotonic() - began) / (4.0 / 4)
+    beat.stop()
