@@ -103,6 +103,31 @@ def test_a_worker_that_trains_cohorts_counts_for_as_many() -> None:
     assert executor.slots == 16 + 4
 
 
+def test_as_long_as_enough_trials_wait_ends_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_remote, "_LONGEST_WAIT_S", 20.0)
+    monkeypatch.setattr(_remote, "_POLL_S", (0.01, 20.0))
+    store, progress = make_store(*range(1, 29)), Record()
+    executor = RemoteExecutor(store, progress)
+    announce(store, 16)
+    assert executor.advance("study", KINDS), "there are more workers than it knew of"
+    for i in range(16):
+        store.claim_trial("study", f"host:k:{i + 1}:0", lease_s=60)
+
+    def end(numbers: range) -> None:
+        for number in numbers:
+            store.complete_trial("study", number, f"host:k:{number + 1}:0", [make_measurement(0.5)])
+            store.claim_trial("study", f"host:k:{number + 1}:0", lease_s=60)
+
+    # Twelve wait, four of them ahead: it is time when two are left.
+    threads = [threading.Timer(0.05, end, [range(4)]), threading.Timer(0.6, end, [range(4, 11)])]
+    for thread in threads:
+        thread.start()
+    assert executor.advance("study", KINDS)
+    for thread in threads:
+        thread.join()
+    assert sum(what == "finished" for what, _ in progress.events) > 4
+
+
 def test_a_trial_of_a_dead_worker_is_put_back_and_told() -> None:
     store, progress = make_store(1), Record()
     executor = RemoteExecutor(store, progress)

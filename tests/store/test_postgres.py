@@ -110,3 +110,11 @@ def test_server_that_comes_back_is_used_again(cluster: Cluster, url: str) -> Non
             cluster.start()
         assert store.load_study("s").trials == (trial,)
         store.heartbeat("s", 0, "w", 60)
+
+
+def test_plans_are_run_as_they_are(url: str) -> None:
+    """To compile the plan of a claim takes seconds, and the server does so if it believes in many studies."""
+    with SqlStore(url) as store:
+        for reading in (store._single, store._writing, store._reading):
+            with reading() as connection:
+                assert connection.execute(text("SHOW jit")).scalar_one() == "off"
