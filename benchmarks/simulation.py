@@ -112,7 +112,9 @@ def simulate(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
         for process in processes:
             process.join(60)
         check(store, prepared.spec.name, arguments)
+        n_bytes = None if arguments.sqlite else database_size(store)
     result = {"wall_s": wall_s, "trials_per_s": arguments.trials / wall_s, "processor_ms": spent, "rows": watch.rows}
+    result["database_bytes"] = n_bytes
     tell(result, arguments.trials)
     return result
 
@@ -364,6 +366,14 @@ def check(store: Any, study: str, arguments: argparse.Namespace) -> None:
     assert store.driver(study) is None
 
 
+def database_size(store: Any) -> int:
+    """Bytes of a PostgreSQL database, what updates left behind included."""
+    from sqlalchemy import text
+
+    with store._glancing() as connection:
+        return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+
+
 def tell(result: dict[str, Any], n: int) -> None:
     """Print what it comes to."""
     spent = result["processor_ms"]
@@ -372,6 +382,8 @@ def tell(result: dict[str, Any], n: int) -> None:
     bound = min(1e3 / spent["driver"], 1e3 * (os.cpu_count() or 1) / whole)
     print(f"{result['trials_per_s']:.0f} trials/s (wanted: {_LIMIT:.0f})")
     print(f"processor ms per trial: {parts}, {whole:.2f} in all")
+    if result["database_bytes"] is not None:
+        print(f"{result['database_bytes'] / n / 1024:.1f} KiB of database per trial")
     print(f"{bound:.0f} trials/s is what {os.cpu_count()} cores without other work could do with that")
 
 
