@@ -50,7 +50,7 @@ def make(queue: Submissions, drivers: FakeDrivers, seconds: Seconds) -> Make:
             service=service,
             max_active=max_active,
             resolve=lambda item: {**item.settings, "resolved": True},
-            grace_s=5.0,
+            grace_s=0.02,  # of its own clock, which moves by a thousandth per look
             clock=seconds,
         )
 
