@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ _logger = logging.getLogger("autopeft.worker")
 class Heartbeat:
     """Says every quarter of a lease that a worker is alive, and that it works on its trials.
 
-    What changes is said sooner, but no more often than every few seconds: trials may be shorter than that.
+    Which trials it works on is said sooner, but no more often than every few seconds: they may be shorter than that.
 
     Args:
         store: Where the worker is announced and the trials are held.
@@ -37,6 +36,9 @@ class Heartbeat:
         self._done = threading.Event()
         self._wake = threading.Event()
         self._lost: set[int] = set()
+        self._is_changed = False
+        # Nothing was said for a while: what changes is said at once.
+        self._is_quiet = False
         self._is_troubled = False
         self._thread = threading.Thread(target=self._run, name="autopeft-heartbeat", daemon=True)
 
@@ -61,20 +63,18 @@ class Heartbeat:
         self._thread.start()
 
     def say(self, **changes: Any) -> None:
-        """Change what the worker says of itself; told soon, by the thread."""
-        with self._lock:
-            self._facts = replace(self._facts, **changes)
-        self._wake.set()
+        """Change what the worker says of itself; told at once, by the thread."""
+        self._change(changes, is_urgent=True)
 
     def hold(self, study: str, numbers: Collection[int]) -> None:
         """From now on the leases of these trials are kept alive."""
         with self._lock:
             self._lost = set()
-        self.say(state=WorkerState.WORKING, study=study, trials=tuple(numbers))
+        self._change({"state": WorkerState.WORKING, "study": study, "trials": tuple(numbers)}, is_urgent=False)
 
     def drop(self) -> None:
         """No trial is held any more."""
-        self.say(state=WorkerState.IDLE, study=None, trials=())
+        self._change({"state": WorkerState.IDLE, "study": None, "trials": ()}, is_urgent=False)
 
     def stop(self) -> None:
         """End the thread and forget the worker."""
@@ -87,14 +87,29 @@ class Heartbeat:
         except StoreError as error:
             _logger.warning("worker %s is not signed off: %s", self._facts.id, error)
 
+    def _change(self, changes: dict[str, Any], *, is_urgent: bool) -> None:
+        with self._lock:
+            self._facts = replace(self._facts, **changes)
+            self._is_changed = True
+            if is_urgent or self._is_quiet:
+                self._wake.set()
+
     def _run(self) -> None:
         pause_s = self._lease_s / 4
+        short_s = min(_SAID_EVERY_S, pause_s)
         while not self._done.is_set():
-            self._beat()
-            said = time.monotonic()
-            if self._wake.wait(pause_s):
+            with self._lock:
+                self._is_changed = self._is_quiet = False
                 self._wake.clear()
-                self._done.wait(min(_SAID_EVERY_S, pause_s) - (time.monotonic() - said))
+            if self._done.is_set():
+                return
+            self._beat()
+            if self._wake.wait(short_s):
+                continue
+            with self._lock:
+                self._is_quiet = is_quiet = not self._is_changed
+            if is_quiet:
+                self._wake.wait(pause_s - short_s)
 
     def _beat(self) -> None:
         facts = self.facts
