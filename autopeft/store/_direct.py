@@ -94,7 +94,10 @@ class DirectRunner:
         Raises:
             DBAPIError: As SQLAlchemy raises it.
         """
-        connection = self._engine.raw_connection()
+        try:
+            connection = self._engine.raw_connection()
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise self._wrapped(error) from error
         try:
             found = self._known.get(statement)
             if found is None:
@@ -117,11 +120,10 @@ class DirectRunner:
             # The server is gone, and with it the others.
             self._engine.dispose()
         known = self._known.get(statement)
+        return self._wrapped(error, None if known is None else known.sql, is_lost=is_lost)
+
+    def _wrapped(self, error: Any, sql: str | None = None, *, is_lost: bool = False) -> Any:
+        dialect = self._engine.dialect
         return DBAPIError.instance(
-            None if known is None else known.sql,
-            None,
-            error,
-            dialect.loaded_dbapi.Error,
-            connection_invalidated=is_lost,
-            dialect=dialect,
+            sql, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_lost, dialect=dialect
         )

@@ -109,3 +109,20 @@ def test_a_connection_is_used_for_both_ways_in_turn(cluster: Cluster) -> None:
                 level = connection.execute(text("SHOW transaction_isolation")).scalar_one()
                 assert level == "repeatable read"
     execute(cluster.url(), "DROP DATABASE direct_turns WITH (FORCE)")
+
+
+@pytest.mark.postgres
+def test_a_server_that_is_away_is_an_error_of_the_store(cluster: Cluster) -> None:
+    execute(cluster.url(), "CREATE DATABASE direct_away")
+    with SqlStore(cluster.url("direct_away")) as store:
+        store.create_study(make_spec())
+        cluster.stop()
+        try:
+            # The first call loses the connection that it had, the second one finds no other.
+            for _ in range(2):
+                with pytest.raises(StoreError, match="cannot be reached"):
+                    store._run(NAMED, {"p_name": "s"})
+        finally:
+            cluster.start()
+        assert store._run(NAMED, {"p_name": "s"})[1] == 1
+    execute(cluster.url(), "DROP DATABASE direct_away WITH (FORCE)")
