@@ -16,6 +16,7 @@ def kill_ray_nodes(scene: Scene, rng: random.Random, n: int) -> Verdict:
     cluster = RayCluster()
     try:
         nodes = [cluster.add_node() for _ in range(2)]
+        cluster.wait_for_nodes()
         known = {key: value for key, value in cluster.environment.items() if key.startswith("RAY_")}
         known["RAY_ADDRESS"] = f"{HEAD}:{cluster.port}"
         for study, n_trials, left in rounds(verdict, n):

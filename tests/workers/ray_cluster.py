@@ -59,6 +59,15 @@ class RayCluster:
         flags = (f"--address={HEAD}:{self.port}", f"--num-cpus={cpus}", f"--node-ip-address={address}")
         return self._start(*flags, environment=environment)
 
+    def wait_for_nodes(self) -> None:
+        """Until every node that was started has joined: a search gives up on a cluster that stays empty."""
+        deadline = time.monotonic() + 120
+        for i, process in enumerate(self.processes):
+            log = self.folder / f"start-{i}.log"
+            while process.poll() is None and "Ray runtime started" not in log.read_text():
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+
     def kill_node(self, node: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:
         """End a node with everything on it, as a machine that loses its power does."""
         family = [node, *psutil.Process(node.pid).children(recursive=True)]
