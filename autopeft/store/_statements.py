@@ -89,11 +89,12 @@ def _mine() -> Select[*tuple[Any, ...]]:
 
     Both are locked because a row that is waited for is looked at again once it is free, and only such a row is.
     """
+    # Not a join, for which all leases that are held would be gone through: few is what the planner expects of them.
+    trial = _named().scalar_subquery()
     return (
-        _named()
-        .add_columns(LeaseRow.id.label("lease_id"))
+        select(TrialRow.id, LeaseRow.id.label("lease_id"))
         .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
-        .where(*_is_held_by_worker())
+        .where(LeaseRow.trial_id == trial, *_is_held_by_worker())
         .with_for_update(key_share=True, of=[TrialRow, LeaseRow])
     )
 

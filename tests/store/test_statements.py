@@ -123,3 +123,27 @@ def _is_anybody_waiting(cluster: Cluster, database: str) -> bool:
         found = connection.execute(statement, {"name": database}).scalar_one()
     engine.dispose()
     return int(found) > 0
+
+
+@pytest.mark.postgres
+def test_a_completion_looks_at_its_own_lease_however_many_are_held(cluster: Cluster) -> None:
+    """Oracle: the index entries that the server says it has read, after statistics that know of no lease."""
+    execute(cluster.url(), "CREATE DATABASE many_held")
+    n, read = 300, "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'uq_leases_held'"
+    with SqlStore(cluster.url("many_held")) as store:
+        store.create_study(make_spec())
+        store.add_trials("s", [make_draft(rank) for rank in range(1, n + 1)])
+        execute(cluster.url("many_held"), "VACUUM ANALYZE")
+        while store.claim_trial("s", "w", lease_s=60) is not None:
+            pass
+
+        def n_read() -> int:
+            with store._single() as connection:
+                connection.execute(text("SELECT pg_stat_force_next_flush()"))
+                return int(connection.execute(text(read)).scalar_one())
+
+        before = n_read()
+        for number in range(20):
+            store.complete_trial("s", number, "w", [make_measurement()])
+        assert n_read() - before < 20 * n / 10
+    execute(cluster.url(), "DROP DATABASE many_held WITH (FORCE)")
