@@ -127,13 +127,17 @@ def _is_anybody_waiting(cluster: Cluster, database: str) -> bool:
 
 @pytest.mark.postgres
 def test_a_completion_looks_at_its_own_lease_however_many_are_held(cluster: Cluster) -> None:
-    """Oracle: the index entries that the server says it has read, after statistics that know of no lease."""
+    """Oracle: the index entries that the server says it has read, after statistics that know ended leases alone."""
     execute(cluster.url(), "CREATE DATABASE many_held")
     n, read = 300, "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'uq_leases_held'"
     with SqlStore(cluster.url("many_held")) as store:
         store.create_study(make_spec())
         store.add_trials("s", [make_draft(rank) for rank in range(1, n + 1)])
-        execute(cluster.url("many_held"), "VACUUM ANALYZE")
+        ended = (
+            "INSERT INTO leases (trial_id, worker, claimed_at, heartbeat_at, expires_at, ended_at, outcome) "
+            "SELECT t.id, 'w', now(), now(), now(), now(), 'lost' FROM trials t, generate_series(1, 100)"
+        )
+        execute(cluster.url("many_held"), ended, "VACUUM ANALYZE")
         while store.claim_trial("s", "w", lease_s=60) is not None:
             pass
 
