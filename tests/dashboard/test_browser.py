@@ -9,14 +9,17 @@ from __future__ import annotations
 import csv
 import os
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autopeft.exceptions import NotFoundError, StoreError
 from autopeft.store import open_store
 from autopeft.study import Study
 from tests.dashboard.browser import (
@@ -108,10 +111,11 @@ def test_a_real_search_is_watched_understood_and_taken_away(page: Any, tmp_path:
                 search_command(*SEARCH, "--db", url), env=environment, stdout=file, stderr=subprocess.STDOUT
             )
         try:
-            first = watch(page, url)
+            first = watch(page, url, search)
             assert search.wait(PATIENCE_S) == 0, log.read_text()[-2000:]
         finally:
             if search.poll() is None:
+                search.send_signal(signal.SIGCONT)
                 search.terminate()
                 search.wait(60)
         study = open_store(url).load_study("watched")
@@ -122,8 +126,22 @@ def test_a_real_search_is_watched_understood_and_taken_away(page: Any, tmp_path:
     assert "Traceback" not in (tmp_path / "server.log").read_text()
 
 
-def watch(page: Any, url: str) -> int:
+def pause_after_a_trial(search: subprocess.Popen[bytes], url: str) -> None:
+    """Hold a search that may be faster than the page: more trials must be to come."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        assert search.poll() is None
+        assert time.monotonic() < deadline
+        with suppress(NotFoundError, StoreError):  # the search has not made it yet
+            if any(item.state.is_finished for item in open_store(url).load_study("watched").trials):
+                search.send_signal(signal.SIGSTOP)
+                return
+        time.sleep(0.05)
+
+
+def watch(page: Any, url: str, search: subprocess.Popen[bytes]) -> int:
     """Points appear; one is selected, and stays selected while more of them come. Returns its number."""
+    pause_after_a_trial(search, url)
     first = wait_for_points(page)[0]
     picture(page, "2-first-point")
     select_point(page, first)
@@ -133,7 +151,9 @@ def watch(page: Any, url: str) -> int:
 
     main = page.locator("[data-testid=stMain]")
     main.evaluate("main => main.scrollTo(0, 350)")
-    wait_for_points(page, len(drawn(page)) + 1)
+    n_before = len(drawn(page))
+    search.send_signal(signal.SIGCONT)
+    wait_for_points(page, n_before + 1)
     assert page.get_by_role("heading", name=f"Trial {first}", exact=True).count() == 1, "the selection survives"
     assert main.evaluate("main => main.scrollTop") > 200, "the place survives"
     return first
