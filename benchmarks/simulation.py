@@ -180,7 +180,7 @@ class Host:
                 now = time.monotonic()
                 while self._events and self._events[0].at <= now:
                     due.put(heapq.heappop(self._events).act)
-            time.sleep(0.005)
+            time.sleep(0.02)
         for _ in threads:
             due.put(None)
         for thread in threads:
