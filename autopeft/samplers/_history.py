@@ -131,9 +131,14 @@ class History:
             observations=(),
         )
 
-    def generator(self, seed: int) -> np.random.Generator:
-        """Random numbers that depend on the study's seed and the number of search trials, and on nothing else."""
-        return np.random.default_rng(np.random.SeedSequence([seed, self.n_search]))
+    def generator(self, seed: int, *, ahead: int = 0) -> np.random.Generator:
+        """Random numbers that depend on the study's seed and the number of search trials, and on nothing else.
+
+        Args:
+            seed: Of the study.
+            ahead: How many further search trials to count, which were suggested but are not among the trials yet.
+        """
+        return np.random.default_rng(np.random.SeedSequence([seed, self.n_search + ahead]))
 
 
 def learned_constraints(constraints: Sequence[Constraint]) -> list[Constraint]:

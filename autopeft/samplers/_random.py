@@ -9,11 +9,14 @@ from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Source, Suggestion
 from autopeft.samplers._candidates import point_source
 from autopeft.samplers._history import History
+from autopeft.samplers._points import Point
 from autopeft.study import Fidelity, Trial
 
 
 class RandomSampler:
-    """Feasible and new points as the space draws them; what was measured does not matter.
+    """Feasible and new points as the space draws them; neither what was measured matters nor how many are asked for.
+
+    Asking for n at once gives what asking n times gives, so that searches with many workers try what one worker tries.
 
     Args:
         space: What is searched.
@@ -40,5 +43,12 @@ class RandomSampler:
 
     def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
         history = History.outline(trials, seed=self._seed, fidelity=self._fidelity)
-        points = self._points.fresh(history.generator(self._seed), n, history.taken)
+        taken = set(history.taken)
+        points: list[Point] = []
+        for ahead in range(n):
+            found = self._points.fresh(history.generator(self._seed, ahead=ahead), 1, taken)
+            if not found:
+                break
+            points += found
+            taken.add(found[0].fingerprint)
         return [Suggestion(params=point.params, notes={"source": Source.RANDOM.value}) for point in points]
