@@ -1,7 +1,8 @@
 """From frames to Plotly figures, and to the same in words: pure functions."""
 
+from ._crowd import MOST_DRAWN, inside, with_both
 from ._curves import curves_figure, curves_words
-from ._front import Marks, front_figure, front_words, n_outside
+from ._front import Marks, drawn_points, front_figure, front_words, n_outside
 from ._growth import hypervolume_figure, hypervolume_words
 from ._heatmap import average_figure, average_words, heatmap_figure, heatmap_words
 from ._insight import importance_figure, importance_words, parallel_figure, parallel_words
@@ -17,6 +18,7 @@ from ._model import (
 from ._style import axis_title, empty_figure, plain, readable, shown
 
 __all__ = [
+    "MOST_DRAWN",
     "MOST_PREDICTIONS",
     "Marks",
     "average_figure",
@@ -24,6 +26,7 @@ __all__ = [
     "axis_title",
     "curves_figure",
     "curves_words",
+    "drawn_points",
     "empty_figure",
     "fidelity_figure",
     "fidelity_words",
@@ -35,6 +38,7 @@ __all__ = [
     "hypervolume_words",
     "importance_figure",
     "importance_words",
+    "inside",
     "left_out_figure",
     "n_outside",
     "parallel_figure",
@@ -45,4 +49,5 @@ __all__ = [
     "readable",
     "shown",
     "surrogate_figure",
+    "with_both",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,15 @@ class Place:
     def __call__(self, values: pd.Series) -> np.ndarray:
         numbers = values.to_numpy(dtype=np.float64)
         return np.maximum(numbers, self.floor) if self.is_log else numbers
+
+    def position(self, values: pd.Series) -> np.ndarray:
+        """Where values stand along the axis in its own measure: the exponent of ten on a logarithmic one."""
+        return self.scaled(self(values))
+
+    def scaled(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Places on the axis in its own measure; a corner of a brush may be drawn anywhere."""
+        numbers = np.asarray(values, dtype=np.float64)
+        return np.log10(np.maximum(numbers, 1e-300)) if self.is_log else numbers
 
 
 def _log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:

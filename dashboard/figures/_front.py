@@ -13,6 +13,7 @@ from autopeft.export import format_count, format_score, format_short_count
 from autopeft.objectives import Direction, Objective
 
 from ._axes import Place, focus
+from ._crowd import CROWDED, thinned, with_both
 from ._style import (
     BLUE,
     GREEN,
@@ -29,8 +30,8 @@ from ._style import (
 )
 from ._style import shown as shown_value
 
-#: From this many points of a kind on, those without words are drawn by the graphics card.
-MANY = 1500
+#: From this many points of a kind on, they are smaller and paler: what matters must be seen through them.
+MANY = 300
 
 #: Role: name in the legend, symbol, color, size, opacity. Back to front.
 _LOOKS: dict[str, tuple[str, str, str, int, float]] = {
@@ -73,6 +74,7 @@ def front_figure(
     marks: Marks,
     intervals: pd.DataFrame | None = None,
     hidden: Collection[str] = (),
+    every: bool = False,
 ) -> go.Figure:
     """Draw one value against another; every point carries its trial's number as ``customdata``.
 
@@ -83,25 +85,21 @@ def front_figure(
         marks: What is pointed out.
         intervals: `seed_intervals` of `y`.
         hidden: Roles that are left out.
+        every: Whether every point is drawn, the crowd by the graphics card, rather than what `drawn_points` gives.
     """
-    points = _drawn(frame, x, y, hidden)
-    if points.empty:
+    whole = with_both(frame, x, y, hidden)
+    if whole.empty:
         return empty_figure("No trial has both values yet.", height=320)
-    places = {axis.name: Place(points[axis.name], axis, marks.budget) for axis in (x, y)}
-    ends = focus(points, y, intervals)
+    # Axes are those of all points, whichever are drawn.
+    places = {axis.name: Place(whole[axis.name], axis, marks.budget) for axis in (x, y)}
+    ends = focus(whole, y, intervals)
+    points = whole if every else thinned(whole, x, y, kept=_pointed_out(marks))
     if ends is not None and not places[y.name].is_log:
         places[y.name].axis["range"] = list(ends)
     figure = go.Figure()
     _add_budget(figure, x, y, marks)
-    for role, look in _LOOKS.items():
-        rows = points[points["role"] == role]
-        is_told = rows["number"].isin([*marks.words, *marks.reasons]) | rows["label"].notna()
-        crowd = rows[~is_told] if len(rows) >= MANY else rows.iloc[:0]
-        told = rows.drop(crowd.index)
-        if not crowd.empty:
-            figure.add_trace(_crowd(crowd, x, y, places, look, is_named=told.empty))
-        if not told.empty:
-            figure.add_trace(_points(told, x, y, places, look, marks))
+    for role in _LOOKS:
+        _add_role(figure, points[points["role"] == role], x, y, places, marks, role=role, every=every)
     _add_front_line(figure, points, x, y, places)
     if intervals is not None and not intervals.empty:
         _add_intervals(figure, points, intervals, x, y, places)
@@ -117,6 +115,34 @@ def front_figure(
     return figure
 
 
+def _add_role(
+    figure: go.Figure,
+    rows: pd.DataFrame,
+    x: Objective,
+    y: Objective,
+    places: Mapping[str, Place],
+    marks: Marks,
+    *,
+    role: str,
+    every: bool,
+) -> None:
+    """The trials of one role: those with words of their own, and the crowd of the others if there are many."""
+    if rows.empty:
+        return
+    look = _LOOKS[role]
+    is_told = rows["number"].isin([*marks.words, *marks.reasons]) | rows["label"].notna()
+    is_crowded = role in CROWDED and len(rows) >= MANY
+    if is_crowded:
+        name, symbol, color, size, opacity = look
+        look = (name, symbol, color, round(0.65 * size), 0.65 * opacity)
+    crowd = rows[~is_told] if is_crowded else rows.iloc[:0]
+    told = rows.drop(crowd.index)
+    if not crowd.empty:
+        figure.add_trace(_crowd(crowd, x, y, places, look, is_named=told.empty, by_card=every))
+    if not told.empty:
+        figure.add_trace(_points(told, x, y, places, look, marks))
+
+
 def n_outside(
     frame: pd.DataFrame,
     *,
@@ -126,16 +152,24 @@ def n_outside(
     hidden: Collection[str] = (),
 ) -> int:
     """How many points `front_figure` leaves outside at first, because they are far worse than the rest."""
-    points = _drawn(frame, x, y, hidden)
+    points = with_both(frame, x, y, hidden)
     if points.empty or Place(points[y.name], y, None).is_log:
         return 0
     ends = focus(points, y, intervals)
     return 0 if ends is None else int((~points[y.name].between(*ends)).sum())
 
 
-def _drawn(frame: pd.DataFrame, x: Objective, y: Objective, hidden: Collection[str]) -> pd.DataFrame:
-    points = frame[frame["role"].notna() & ~frame["role"].isin(list(hidden))]
-    return points[points[x.name].notna() & points[y.name].notna()]
+def drawn_points(
+    frame: pd.DataFrame, *, x: Objective, y: Objective, marks: Marks, hidden: Collection[str] = ()
+) -> tuple[pd.DataFrame, int]:
+    """The rows whose points `front_figure` draws, and how many there are in all; its arguments mean the same."""
+    whole = with_both(frame, x, y, hidden)
+    return (whole if whole.empty else thinned(whole, x, y, kept=_pointed_out(marks))), len(whole)
+
+
+def _pointed_out(marks: Marks) -> list[int]:
+    numbers = (marks.recommended, marks.knee, marks.selected)
+    return [*marks.reasons, *(number for number in numbers if number is not None)]
 
 
 def front_words(frame: pd.DataFrame, *, x: Objective, y: Objective, marks: Marks) -> str:
@@ -161,16 +195,18 @@ def _crowd(
     look: tuple[str, str, str, int, float],
     *,
     is_named: bool,
-) -> go.Scattergl:
-    """Very many points without words: drawn by the graphics card, with one pattern of text for all of them."""
-    name, symbol, color, size, opacity = look
+    by_card: bool,
+) -> go.Scatter | go.Scattergl:
+    """Very many points without words, with one pattern of text for all of them."""
+    name = look[0]
     lines = [
         "<b>Trial %{customdata}</b>",
         plain(f"{readable(y.name)}: ") + "%{y:,.4~f}",
         plain(f"{readable(x.name)}: ") + "%{x:,.4~f}",
         "select it to see its configuration",
     ]
-    return go.Scattergl(
+    kind = go.Scattergl if by_card else go.Scatter
+    return kind(
         x=places[x.name](rows[x.name]),
         y=places[y.name](rows[y.name]),
         mode="markers",
@@ -179,8 +215,7 @@ def _crowd(
         showlegend=is_named,
         customdata=rows["number"].tolist(),
         hovertemplate="<br>".join(lines) + "<extra></extra>",
-        # Smaller and paler: what matters must be seen through them.
-        marker={"symbol": symbol, "color": color, "size": 0.6 * size, "opacity": 0.5 * opacity},
+        marker=_marker(look, 1.0),
         unselected={"marker": {"opacity": 0.15}},
     )
 
@@ -193,7 +228,7 @@ def _points(
     look: tuple[str, str, str, int, float],
     marks: Marks,
 ) -> go.Scatter:
-    name, symbol, color, size, opacity = look
+    name = look[0]
     numbers = rows["number"].tolist()
     return go.Scatter(
         x=places[x.name](rows[x.name]),
@@ -204,16 +239,21 @@ def _points(
         customdata=numbers,
         hovertext=_hover(rows, x, y, marks),
         hoverinfo="text",
-        marker={
-            "symbol": symbol,
-            "color": color,
-            "size": size,
-            "opacity": opacity,
-            "line": {"width": 1.5, "color": color},
-        },
+        marker=_marker(look, 1.5),
         # What is not in a brush fades instead of vanishing.
         unselected={"marker": {"opacity": 0.25}},
     )
+
+
+def _marker(look: tuple[str, str, str, int, float], width: float) -> dict[str, object]:
+    _, symbol, color, size, opacity = look
+    return {
+        "symbol": symbol,
+        "color": color,
+        "size": size,
+        "opacity": opacity,
+        "line": {"width": width, "color": color},
+    }
 
 
 def _hover(rows: pd.DataFrame, x: Objective, y: Objective, marks: Marks) -> list[str]:

@@ -54,6 +54,13 @@ def axes(url: str, study: str, token: str, _spec: StudySpec) -> tuple[Objective,
     return queries.value_names(open_reader(url), study, _spec)
 
 
+@st.cache_resource(max_entries=50, show_spinner=False)
+def result(url: str, study: str, token: str, _spec: StudySpec) -> queries.Result:
+    """`queries.result_of`."""
+    frame = trials(url, study, token, objective_names(_spec), _spec)
+    return queries.result_of(frame, _spec, attributes(url, study, token))
+
+
 @st.cache_resource(max_entries=100, show_spinner=False)
 def growth(
     url: str, study: str, token: str, _spec: StudySpec, reference: tuple[float, ...] | None = None

@@ -62,7 +62,7 @@ class Open:
 
     @property
     def result(self) -> queries.Result:
-        return queries.result_of(self.frame(), self.spec, self.attributes)
+        return _cache.result(self.url, self.name, self.overview.token, self.spec)
 
     @property
     def trial(self) -> int | None:

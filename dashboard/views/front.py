@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -17,6 +19,8 @@ from ._table import table
 
 #: Points whose configuration is shown on hovering; the others show it when they are selected.
 _MAX_WORDS = 400
+#: Key of the switch that draws the whole crowd.
+_EVERY = "front every"
 _HIDABLE = {
     "dominated": "dominated",
     "pruned": "stopped early",
@@ -92,26 +96,29 @@ def _chart(
         recommended=result.recommended,
         knee=result.knee,
         selected=opened.trial,
-        words=opened.words(_worth_words(frame)),
         reasons=result.reasons,
         undirected=[item.name for item in (x, y) if not queries.has_direction(opened.spec, item.name)],
     )
     hidden = [role for role in ("dominated", "pruned", "infeasible", "baseline") if role not in shown]
     intervals = queries.seed_intervals(frame, y.name) if "intervals" in shown else None
-    figure = figures.front_figure(
-        frame,
-        x=x,
-        y=y,
-        marks=marks,
-        intervals=intervals,
-        hidden=hidden,
-    )
+    points, n_points = figures.drawn_points(frame, x=x, y=y, marks=marks, hidden=hidden)
+    is_thinned = len(points) < n_points
+    # Read before it is drawn, below the picture.
+    every = is_thinned and bool(st.session_state.get(_EVERY))
+    marks = replace(marks, words=opened.words(_worth_words(points)))
+    figure = figures.front_figure(frame, x=x, y=y, marks=marks, intervals=intervals, hidden=hidden, every=every)
     text = figures.front_words(frame, x=x, y=y, marks=marks)
     key = "front chart"
     st.plotly_chart(
         figure,
         key=key,
-        on_select=lambda: _selected(opened.name, st.session_state[key]),
+        on_select=lambda: _selected(
+            opened.name,
+            st.session_state[key],
+            lambda drawn: figures.inside(
+                figures.with_both(frame, x, y, hidden), drawn, x=x, y=y, budget=opened.spec.budget
+            ),
+        ),
         selection_mode=("points", "box", "lasso"),
         config={"displaylogo": False, "scrollZoom": False},
         alt=text,
@@ -124,7 +131,15 @@ def _chart(
             if n_outside
             else ""
         )
+        + (
+            f" {len(points):,} of {n_points:,} points are drawn; those left out lie on top of others. The brush and "
+            "the tables know them all."
+            if is_thinned and not every
+            else ""
+        )
     )
+    if is_thinned:
+        st.toggle("Draw every point", key=_EVERY, help="Takes seconds in a browser without a graphics card.")
     with st.expander("The picture in words"):
         st.text(text)
     study, numbers = st.session_state.get("brush", (None, []))
@@ -138,14 +153,19 @@ def _worth_words(frame: pd.DataFrame) -> list[int]:
     return (front + drawn.loc[drawn["role"] != "front", "number"].tolist()[::-1])[:_MAX_WORDS]
 
 
-def _selected(study: str, state: Any) -> None:
-    """Take what was selected: one point opens its trial, several are a brush. An empty selection changes nothing.
+def _selected(study: str, state: Any, inside: Callable[[Mapping[str, Any]], list[int]]) -> None:
+    """Take what was selected: one point opens its trial, a box or lasso is a brush. An empty selection changes nothing.
 
     A redrawn picture reports an empty selection, so that emptiness cannot mean "none": buttons say that.
+
+    Args:
+        study: The study.
+        state: What Streamlit tells of the selection.
+        inside: Gives the trials within boxes and lassos, those whose points are not drawn included.
     """
     numbers = sorted({int(point["customdata"]) for point in _points(state) if _is_number(point.get("customdata"))})
     if state["selection"].get("box") or state["selection"].get("lasso"):
-        st.session_state["brush"] = (study, numbers)
+        st.session_state["brush"] = (study, sorted({*numbers, *inside(state["selection"])}))
     elif numbers:
         _links.choose_trial(numbers[-1])
 

@@ -9,7 +9,7 @@ import pytest
 
 from autopeft.objectives import COSTS
 from autopeft.store import StudyReader
-from dashboard.figures import Marks, front_figure, front_words, n_outside
+from dashboard.figures import MOST_DRAWN, Marks, drawn_points, front_figure, front_words, n_outside
 from dashboard.queries import add_roles, seed_intervals, trials_frame
 from tests.dashboard.studies import HOSTILE, spec
 from tests.study.builders import ACCURACY
@@ -112,17 +112,43 @@ def test_the_picture_in_words(frame: pd.DataFrame) -> None:
     assert "4,000 trainable parameters" in text
 
 
-def test_many_points_are_drawn_by_the_graphics_card(frame: pd.DataFrame) -> None:
-    many = pd.concat([frame[frame["role"] == "dominated"]] * 800, ignore_index=True)
+def crowded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trials, and thousands of dominated ones beside them."""
+    many = pd.concat([frame[frame["role"] == "dominated"]] * 3000, ignore_index=True)
     many["number"] = range(1000, 1000 + len(many))
-    both = pd.concat([many, frame], ignore_index=True)
-    figure = front_figure(both, x=PARAMETERS, y=ACCURACY, marks=Marks(words={4: "lora 4"}))
+    return pd.concat([many, frame], ignore_index=True)
+
+
+@pytest.mark.parametrize(("every", "kind"), [(False, "scatter"), (True, "scattergl")])
+def test_a_crowd_shares_one_pattern_of_text(frame: pd.DataFrame, every: bool, kind: str) -> None:
+    both = crowded(frame)
+    n = int((both["role"] == "dominated").sum())
+    figure = front_figure(both, x=PARAMETERS, y=ACCURACY, marks=Marks(words={4: "lora 4"}, selected=4), every=every)
     crowd, told = (trace for trace in figure.data if trace.name == "dominated")
-    assert (crowd.type, told.type) == ("scattergl", "scatter")
-    assert len(crowd.customdata) == len(many) + 1
+    assert (crowd.type, told.type) == (kind, "scatter")
+    assert len(crowd.customdata) == n - 1 if every else MOST_DRAWN - 50 < len(crowd.customdata) <= MOST_DRAWN
+    assert "%{customdata}" in crowd.hovertemplate
     assert told.customdata == (4,)
     assert "lora 4" in told.hovertext[0]
     assert (crowd.showlegend, crowd.legendgroup) == (False, told.legendgroup)
+    assert crowd.marker.size == told.marker.size
+
+
+def test_whatever_is_pointed_out_is_drawn(frame: pd.DataFrame) -> None:
+    """Oracle: the frame; the crowd is thinned, its axes are those of all."""
+    both = crowded(frame)
+    low = both["number"] == 1234
+    both.loc[low, "accuracy"] = -3.0
+    marks = Marks(budget=4000, recommended=5, knee=3, selected=2345, reasons={1500: "because"})
+    figure = front_figure(both, x=PARAMETERS, y=ACCURACY, marks=marks)
+    drawn = {number for trace in figure.data for number in (trace.customdata if trace.customdata is not None else ())}
+    whole = set(both.loc[both["role"].isin(["front", "baseline"]), "number"])
+    assert drawn >= {*whole, 5, 3, 2345, 1500, 1234}
+    assert len(drawn) < 1.1 * MOST_DRAWN
+    rows, n = drawn_points(both, x=PARAMETERS, y=ACCURACY, marks=marks)
+    assert set(rows["number"]) == drawn
+    assert n == int(both["role"].notna().sum())
+    assert n_outside(both, x=PARAMETERS, y=ACCURACY) == n_outside(both[~low], x=PARAMETERS, y=ACCURACY) + 1
 
 
 def test_points_outside_are_counted_as_the_picture_leaves_them(frame: pd.DataFrame) -> None:
