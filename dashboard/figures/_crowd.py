@@ -55,7 +55,7 @@ def thinned(
     )
     newest["turn"] = newest.groupby(["role", "cell"]).cumcount()
     newest = newest.sort_values(["turn", "number"], ascending=[True, False])
-    stays = []
+    stays: list[int] = []
     for _, rows in newest.groupby("role"):
         stays.extend(rows.index[: max(math.ceil(most * len(rows) / len(crowd)), 1)])
     return points.loc[points.index.difference(crowd.index).union(stays)]
