@@ -28,6 +28,8 @@ _LONGEST_WAIT_S = 5.0
 _EXPLAIN_AFTER_S = 15.0
 #: Trials that wait beyond those for which there are workers, as a share of these: a worker never waits for the sampler.
 _LOOKAHEAD = 0.25
+#: If trials are short, as many wait as end within so long: about what it takes to see that, to ask and to add them.
+_SUPPLY_S = 2.0
 #: What costs time is done again only after so many times that long: of a very large study it takes a while.
 _REST = 9.0
 
@@ -80,6 +82,8 @@ class RemoteExecutor:
         self._n_unfinished = 0
         self._n_running = 0
         self._capacity = 1
+        self._n_taken = 0.0
+        self._counted: tuple[float, int] | None = None
         self._next_look = 0.0
         self._next_recovery = 0.0
         self._idle_since: float | None = None
@@ -93,7 +97,8 @@ class RemoteExecutor:
 
     @property
     def _ahead(self) -> int:
-        return max(1, math.ceil(_LOOKAHEAD * self._capacity))
+        few, needed = math.ceil(_LOOKAHEAD * self._capacity), math.ceil(self._n_taken)
+        return max(1, few, min(needed, self._capacity))
 
     def advance(self, study: str, kinds: Collection[TrialKind]) -> bool:
         """Wait until a trial ends or the number of workers changes, for a few seconds at most.
@@ -111,6 +116,7 @@ class RemoteExecutor:
         while True:
             began = time.monotonic()
             has_news |= self._look(study)
+            self._count_taken(began)
             mine = self._require(study).unfinished(kinds)
             self._n_unfinished = len(mine)
             self._look_after(study)
@@ -129,6 +135,16 @@ class RemoteExecutor:
 
     def give_back(self, study: str) -> None:
         """Nothing: workers finish what they hold, whoever drives the study then."""
+
+    def _count_taken(self, now: float) -> None:
+        """Work out how many trials end, and so are taken, within `_SUPPLY_S`."""
+        n_ended = 0 if self._follower is None else self._follower.n_finished()
+        if self._counted is None:
+            self._counted = now, n_ended
+        elapsed_s = now - self._counted[0]
+        if elapsed_s >= _SUPPLY_S:
+            self._n_taken = (n_ended - self._counted[1]) * _SUPPLY_S / elapsed_s
+            self._counted = now, n_ended
 
     def _look_after(self, study: str) -> None:
         now = time.monotonic()

@@ -95,6 +95,33 @@ def test_trials_wait_for_every_worker_and_a_few_ahead() -> None:
     assert executor.slots == 2, "all workers are busy"
 
 
+def test_where_trials_are_short_more_wait_and_never_more_than_there_are_workers() -> None:
+    """Oracle: arithmetic; as many wait ahead as ended in two seconds."""
+    store = make_store(*range(1, 40))
+    announce(store, 16)
+    executor = RemoteExecutor(store, SilentProgress())
+    executor.advance("study", KINDS)
+    executor._counted = None
+
+    def end(numbers: range) -> None:
+        for number in numbers:
+            assert store.claim_trial("study", "host:k:1:0", lease_s=60, numbers=[number]) is not None
+            store.complete_trial("study", number, "host:k:1:0", [make_measurement(0.5)])
+        executor._look("study")
+
+    executor._count_taken(100.0)
+    end(range(9))
+    executor._count_taken(101.9)
+    assert executor.slots == 16 + 4, "it is too soon to say"
+    executor._count_taken(103.0)
+    assert executor.slots == 16 + 6
+    end(range(9, 39))
+    executor._count_taken(105.0)
+    assert executor.slots == 16 + 16
+    executor._count_taken(205.0)
+    assert executor.slots == 16 + 4, "nothing has ended for long"
+
+
 def test_a_worker_that_trains_cohorts_counts_for_as_many() -> None:
     store = make_store(1)
     announce(store, 1, cohort=16)
