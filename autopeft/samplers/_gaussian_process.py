@@ -11,13 +11,12 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from autopeft.samplers._priors import LengthScalePrior
+from autopeft.samplers._priors import NOISE, LengthScalePrior, NoisePrior
 
 Array = npt.NDArray[np.float64]
 
 _SQRT_5 = math.sqrt(5)
-#: Noise variance in units of the standardised outcome: log-normal, as BoTorch's default, within bounds.
-_LOG_NOISE, _LOG_NOISE_SPREAD = -4.0, 1.0
+#: Bounds of the noise variance, in units of the standardised outcome.
 _NOISE_BOUNDS = (math.log(1e-5), math.log(2.0))
 #: Signal variance: log-normal around one, the variance of the standardised outcome.
 _LOG_SIGNAL_SPREAD = 0.5
@@ -177,21 +176,22 @@ class GaussianProcess:
         return GaussianProcess(data, self.hyperparameters)
 
 
-def fit(data: Data, prior: LengthScalePrior) -> GaussianProcess:
+def fit(data: Data, prior: LengthScalePrior, noise: NoisePrior = NOISE) -> GaussianProcess:
     """Maximise the log posterior of the hyperparameters by L-BFGS-B, with its gradient in closed form.
 
     Args:
         data: What was observed, two points or more.
         prior: Of the length scales.
+        noise: Prior of the noise.
 
     Raises:
         FitError: If the covariance is not positive definite wherever it is tried.
     """
     n_dimensions = data.x.shape[1]
-    start = np.concatenate([np.full(n_dimensions, prior.start(n_dimensions)), [0.0, _LOG_NOISE]])
+    start = np.concatenate([np.full(n_dimensions, prior.start(n_dimensions)), [0.0, noise.location]])
     bounds = [_SCALE_BOUNDS] * n_dimensions + [_SIGNAL_BOUNDS, _NOISE_BOUNDS]
     found = optimize.minimize(
-        lambda theta: _negative_log_posterior(theta, data, prior),
+        lambda theta: _negative_log_posterior(theta, data, prior, noise),
         np.clip(start, *np.array(bounds).T),
         jac=True,
         method="L-BFGS-B",
@@ -209,7 +209,9 @@ def fit(data: Data, prior: LengthScalePrior) -> GaussianProcess:
     )
 
 
-def _negative_log_posterior(theta: Array, data: Data, prior: LengthScalePrior) -> tuple[float, Array]:
+def _negative_log_posterior(
+    theta: Array, data: Data, prior: LengthScalePrior, noise: NoisePrior
+) -> tuple[float, Array]:
     """-log p(z, theta) up to a constant, and its gradient."""
     log_scales = torch.as_tensor(theta[:-2].copy())
     signal, log_noise = math.exp(theta[-2]), float(theta[-1])
@@ -240,9 +242,9 @@ def _negative_log_posterior(theta: Array, data: Data, prior: LengthScalePrior) -
     value += 0.5 * (data.n_within * log_noise + data.within / one)
     gradient[-1] += 0.5 * (data.n_within - data.within / one)
     value -= float(log_prior)
-    value += 0.5 * (theta[-2] / _LOG_SIGNAL_SPREAD) ** 2 + 0.5 * ((log_noise - _LOG_NOISE) / _LOG_NOISE_SPREAD) ** 2
+    value += 0.5 * (theta[-2] / _LOG_SIGNAL_SPREAD) ** 2 + 0.5 * ((log_noise - noise.location) / noise.spread) ** 2
     gradient[-2] += theta[-2] / _LOG_SIGNAL_SPREAD**2
-    gradient[-1] += (log_noise - _LOG_NOISE) / _LOG_NOISE_SPREAD**2
+    gradient[-1] += (log_noise - noise.location) / noise.spread**2
     return value, gradient
 
 

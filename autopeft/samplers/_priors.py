@@ -1,4 +1,4 @@
-"""Priors on the length scales of a Gaussian process: what it believes about how many dimensions matter."""
+"""Priors of a Gaussian process: how many dimensions matter, and how much of what is measured is noise."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ class DimensionScaled:
 
     log l ~ N(mu + log(d) / 2, s^2) (Hvarfner et al., "Vanilla Bayesian optimization performs great in high dimensions",
     arXiv 2402.02229, with mu = sqrt(2) and s = sqrt(3)). Less spread here, so that no dimension is switched off or
-    singled out by a few noisy values: of configurations trained on SST-2 the ranks of unseen ones correlated with the
-    predictions from 50 others at 0.62 instead of 0.58.
+    singled out by a few noisy values, and shorter, because more of what is measured is believed to be noise. From 20
+    and from 50 configurations of CoLA, RTE and SST-2, other configurations were more likely, in mean log density, with
+    mu = -1 than with -0.5 (-0.5 than 0) in all six cases, and ordered as well.
 
     Args:
         location: mu.
         spread: s.
     """
 
-    location: float = 0.5
-    spread: float = 1.0
+    location: float = -1.0
+    spread: float = 0.8
     name: str = "dimension_scaled"
 
     def start(self, n_dimensions: int) -> float:
@@ -80,3 +81,23 @@ class SparseAxes:
     def log_density(self, log_scales: Tensor) -> tuple[Tensor, Tensor]:
         ratio = torch.exp(-4 * log_scales) / self.tau**2  # (rho / tau)^2
         return -torch.log1p(ratio).sum(), 4 * ratio / (1 + ratio)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisePrior:
+    """A log-normal noise variance, in units of the standardised outcome: log v ~ N(location, spread^2).
+
+    BoTorch's default, around exp(-4), believes short trainings far too readily: from 40 configurations of CoLA, RTE and
+    SST-2 the mean log density of other configurations, at another seed, was -2.8, -6.7 and -2.1 with it, and -1.6,
+    -3.2 and -1.3 with this one. Where there is no noise, a few dozen observations are enough to say so.
+
+    Args:
+        location: Mean of the logarithm.
+        spread: Its standard deviation.
+    """
+
+    location: float = -1.0
+    spread: float = 1.0
+
+
+NOISE = NoisePrior()

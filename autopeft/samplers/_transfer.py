@@ -76,8 +76,10 @@ def ranking_weights(observed: Array, own: Array, others: Sequence[Array], rng: n
     A model is charged the pairs of trials that it orders wrongly, over bootstrap samples of the trials. Its weight is
     the share of samples in which it is the best; the own model takes ties that it is part of. Before that, a source
     whose median loss exceeds the 95th percentile of the own model's is dropped: many useless sources would otherwise
-    dilute the weights of good ones. After Feurer et al., "Practical transfer learning for Bayesian optimization"
-    (arXiv 1802.02219), with resampled trials in place of samples of the posteriors.
+    dilute the weights of good ones. So is one that orders no more pairs rightly than a coin: a model that knows nothing
+    yet predicts of each trial the mean of the others, which orders them backwards, and loses to anybody. After Feurer
+    et al., "Practical transfer learning for Bayesian optimization" (arXiv 1802.02219), with resampled trials in place
+    of samples of the posteriors.
 
     Args:
         observed: Values of the new trials (n,).
@@ -89,12 +91,15 @@ def ranking_weights(observed: Array, own: Array, others: Sequence[Array], rng: n
         Weights (1 + number of sources,), >= 0, of sum 1.
     """
     n = len(observed)
-    wrong = np.stack([_misordered(observed, item) for item in (own, *others)])  # models x n x n
+    coin = np.zeros(n)
+    wrong = np.stack([_misordered(observed, item) for item in (own, *others, coin)])  # models x n x n
     draws = rng.integers(n, size=(_N_BOOTSTRAP, n))
     counts = np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(np.float64)  # samples x n
     losses = np.einsum("si,mij,sj->ms", counts, wrong, counts, optimize=True)
+    losses, lost_by_coin = losses[:-1], np.median(losses[-1])
     limit = np.quantile(losses[0], 0.95)
-    is_kept = np.array([True] + [float(np.median(row)) <= limit for row in losses[1:]])
+    medians = np.median(losses[1:], axis=1)
+    is_kept = np.concatenate([[True], (medians <= limit) & (medians < lost_by_coin)])
     losses = np.where(is_kept[:, None], losses, np.inf)
     is_best = losses <= losses.min(axis=0)
     is_best[1:] &= ~is_best[0]

@@ -18,7 +18,7 @@ from autopeft.samplers import Source, Suggestion
 from autopeft.samplers._candidates import CandidateSource
 from autopeft.samplers._design import Design
 from autopeft.samplers._gaussian_process import Data, FitError, GaussianProcess, fit, kernel
-from autopeft.samplers._priors import SparseAxes
+from autopeft.samplers._priors import NoisePrior, SparseAxes
 from autopeft.samplers._values import to_unit
 from autopeft.study import Trial
 from benchmarks.replay.world import World
@@ -30,6 +30,8 @@ PUBLISHED_REFERENCE = (0.7, 26.0)
 #: Quantiles of the copula transform are kept this far from 0 and 1.
 _EDGE = 1e-4
 _N_SAMPLES = 128
+#: About BoTorch's, which its models have.
+_NOISE = NoisePrior(location=-4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ class AutoPeftRival:
         quantiles = np.column_stack([_to_normal(column, column) for column in raw.T])
         x = self._codes[rows]
         try:
-            models = [fit(Data.merge(x.numpy(), column), SparseAxes()) for column in quantiles.T]
+            models = [fit(Data.merge(x.numpy(), column), SparseAxes(), _NOISE) for column in quantiles.T]
         except FitError:
             return int(rng.choice(left)), Source.RANDOM
         running = [row for row in sorted(taken) if row not in known]

@@ -25,12 +25,13 @@ def identities(candidates: list[dict]) -> set[str]:
 # A chain of `saas` takes seconds per proposal.
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "saas")) for name in SAMPLERS])
 def test_every_sampler_evaluates_each_candidate_once_and_nothing_else(name: str) -> None:
-    candidates = listed(15)
+    # Eight are the design's; the model chooses among the others.
+    candidates = listed(12)
     sampler = make_sampler(
         name, space=SPACE, objectives=(ACCURACY, PARAMETERS), seed=3, fidelity=FIDELITY, candidates=candidates
     )
     trials = run(sampler, Problem(SPACE, seed=0), 30, batch=2, seed=3)
-    assert len(trials) == 15
+    assert len(trials) == 12
     assert {item.configuration.fingerprint for item in trials} == identities(candidates)
     assert sampler.ask(trials, 1) == []
 

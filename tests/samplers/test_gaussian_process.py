@@ -17,7 +17,7 @@ from autopeft.samplers._gaussian_process import (
     fit,
     kernel,
 )
-from autopeft.samplers._priors import DimensionScaled, SparseAxes
+from autopeft.samplers._priors import NOISE, DimensionScaled, NoisePrior, SparseAxes
 from tests.samplers.botorch_oracle import MaternKernel, to_botorch
 
 PRIORS = (DimensionScaled(), SparseAxes())
@@ -54,9 +54,9 @@ def test_the_gradient_is_a_finite_difference(prior) -> None:
     x[5] = x[4]
     data = Data.merge(x, z, extra=np.where(np.arange(25) == 3, 0.5, 0.0))
     theta = np.concatenate([np.random.default_rng(1).normal(size=4) * 0.5, [0.2, -3.0]])
-    gradient = _negative_log_posterior(theta, data, prior)[1]
+    gradient = _negative_log_posterior(theta, data, prior, NOISE)[1]
     for i, step in enumerate(1e-5 * np.eye(6)):
-        ends = [_negative_log_posterior(theta + sign * step, data, prior)[0] for sign in (1, -1)]
+        ends = [_negative_log_posterior(theta + sign * step, data, prior, NOISE)[0] for sign in (1, -1)]
         assert gradient[i] == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_merging_keeps_the_likelihood_of_the_noise() -> None:
     )
     at = [np.array([0.1, -0.3, 0.5, 0.0, 0.2, noise]) for noise in (-5.0, -3.0, -1.0)]
     merged, separate = (
-        np.array([_negative_log_posterior(theta, data, PRIORS[0])[0] for theta in at])
+        np.array([_negative_log_posterior(theta, data, PRIORS[0], NOISE)[0] for theta in at])
         for data in (Data.merge(x, z), rows)
     )
     assert np.diff(merged) == pytest.approx(np.diff(separate), rel=1e-4)
@@ -110,6 +110,18 @@ def test_repetitions_tell_the_noise() -> None:
     z = np.tile(np.sin(4 * x[:, 0]), 4) + noise * rng.normal(size=120)
     found = fit(Data.merge(again, z), PRIORS[0]).hyperparameters
     assert math.exp(found.log_noise) == pytest.approx(noise**2, rel=0.25)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_data_tell_how_much_is_noise_whatever_the_prior_believes(share: float) -> None:
+    """Oracle: the variance of the noise that was added to a smooth function, seen once at each of 80 points."""
+    rng = np.random.default_rng(5)
+    x = rng.random((80, 2))
+    smooth = np.sin(4 * x[:, 0]) / np.std(np.sin(4 * x[:, 0]))
+    z = math.sqrt(1 - share) * smooth + math.sqrt(share) * rng.normal(size=80)
+    for noise in (NOISE, NoisePrior(location=-4.0)):
+        found = math.exp(fit(Data.merge(x, z), PRIORS[0], noise).hyperparameters.log_noise)
+        assert found == pytest.approx(share, rel=0.35, abs=0.01)
 
 
 def test_leave_one_out_is_leaving_one_out() -> None:

@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 
 from autopeft.objectives import hypervolume
+from autopeft.samplers import _sampled
 from autopeft.samplers._sampled import SampledImprovement
 from autopeft.samplers._surrogate import GaussianProcesses, reproducible
 from tests.samplers.botorch_oracle import log_improvement, to_botorch
@@ -53,8 +54,9 @@ def fitted(x: np.ndarray, n: int, rng: np.random.Generator) -> list[GaussianProc
 
 
 @pytest.mark.parametrize(("n_measured", "n_exact", "n_pending"), [(2, 0, 0), (2, 1, 2), (2, 2, 0), (3, 1, 0)])
-def test_it_is_botorchs(n_measured: int, n_exact: int, n_pending: int) -> None:
+def test_it_is_botorchs(n_measured: int, n_exact: int, n_pending: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """qLogNoisyExpectedHypervolumeImprovement samples the candidates too: where few samples improve, it is noise."""
+    monkeypatch.setattr(_sampled, "_N_DRAWS", 512)
     rng = np.random.default_rng(n_measured + 10 * n_exact)
     x, new, pending = rng.random((12, 3)), rng.random((25, 3)), rng.random((n_pending, 3))
     reference = np.repeat([-1.0, -0.1], [n_measured, n_exact])
@@ -68,7 +70,7 @@ def test_it_is_botorchs(n_measured: int, n_exact: int, n_pending: int) -> None:
             (x, exact_values(x, n_exact)),
             (new, exact_values(new, n_exact)),
             reference=reference,
-            n_samples=128,
+            n_samples=512,
             pending=(pending, exact_values(pending, n_exact)) if n_pending else None,
         )
     many = theirs > -4

@@ -75,7 +75,7 @@ def test_leave_one_out_quality_tells_a_function_from_noise(data: tuple) -> None:
     noise = [fit(x, np.random.default_rng(seed).normal(size=40)).quality for seed in range(10)]
     assert abs(np.mean([item.held_out_rank_correlation for item in noise])) < 0.15
     assert max(item.held_out_rank_correlation for item in noise) < 0.5
-    assert np.mean([item.rank_correlation for item in noise]) > 0.3  # why leave-one-out is no judge
+    assert np.mean([item.rank_correlation for item in noise]) > 0.2  # why leave-one-out is no judge
     assert 3 <= sum(item.is_worthless for item in noise) <= 9
 
 

@@ -65,6 +65,11 @@ class TestRankingWeights:
     def test_a_reversed_source_gets_nothing(self) -> None:
         assert self.weights([1, 2, 3, 4, 5, 6], [2, 1, 3, 4, 6, 5], [6, 5, 4, 3, 2, 1]) == [1, 0]
 
+    def test_a_source_that_is_no_better_than_a_coin_gets_nothing_however_bad_the_own_model(self) -> None:
+        """A model without knowledge predicts the mean of the others, which is the wrong order throughout."""
+        assert self.weights([1, 2, 3, 4], [4, 3, 2, 1], [3, 4, 1, 2]) == [1, 0]
+        assert self.weights([1, 2, 3, 4], [4, 3, 2, 1], [2, 1, 4, 3])[1] > 0.8
+
     def test_the_own_model_takes_ties(self) -> None:
         assert self.weights([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]) == [1, 0, 0]
 
