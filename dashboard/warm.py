@@ -36,4 +36,6 @@ def warm_up() -> None:
     values = {int(number): float(number) for number in numbers}
     found = queries.importance(points, values)
     figures.importance_figure(found.frame, is_reliable=False).to_json()
-    figures.parallel_figure(points, values, quality).to_json()
+    figures.parallel_figure(figures.parallel_of(points, values, quality), numbers.tolist()).to_json()
+    # What only some studies need is loaded for all.
+    importlib.import_module("scipy.stats")

@@ -5,7 +5,7 @@ from ._curves import curves_figure, curves_words
 from ._front import Marks, drawn_points, front_figure, front_words, n_outside
 from ._growth import hypervolume_figure, hypervolume_words
 from ._heatmap import average_figure, average_words, heatmap_figure, heatmap_words
-from ._insight import importance_figure, importance_words, parallel_figure, parallel_words
+from ._insight import importance_figure, importance_words
 from ._model import (
     MOST_PREDICTIONS,
     fidelity_figure,
@@ -15,14 +15,17 @@ from ._model import (
     quality_words,
     surrogate_figure,
 )
+from ._parallel import Parallel, brushed, parallel_figure, parallel_of, parallel_words, passing
 from ._style import axis_title, empty_figure, plain, readable, shown
 
 __all__ = [
     "MOST_DRAWN",
     "MOST_PREDICTIONS",
     "Marks",
+    "Parallel",
     "average_figure",
     "average_words",
+    "brushed",
     "axis_title",
     "curves_figure",
     "curves_words",
@@ -42,7 +45,9 @@ __all__ = [
     "left_out_figure",
     "n_outside",
     "parallel_figure",
+    "parallel_of",
     "parallel_words",
+    "passing",
     "plain",
     "quality_figure",
     "quality_words",

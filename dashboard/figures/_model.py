@@ -72,7 +72,8 @@ def _agreement(
                     "width": 0,
                 },
                 mode="markers",
-                marker={"color": color, "size": 8, "symbol": symbol},
+                # Many lie on each other.
+                marker={"color": color, "size": 8 if len(frame) < 100 else 6, "symbol": symbol, "opacity": 0.8},
                 customdata=rows["number"],
                 name=name,
                 hovertemplate="trial %{customdata}<br>expected %{x:.4f}<br>measured %{y:.4f}<extra></extra>",

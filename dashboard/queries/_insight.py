@@ -90,7 +90,9 @@ def _doubt(n: int, explained: float) -> str | None:
     if n < ENOUGH_TRIALS:
         doubts.append(f"only {counted(n, 'trial')}")
     if explained < ENOUGH_EXPLAINED:
-        doubts.append(f"the model explains {max(explained, 0):.0%} of the differences between trials it has not seen")
+        doubts.append(
+            f"the model explains {100 * max(explained, 0):.0f} % of the differences between trials it has not seen"
+        )
     return "; ".join(doubts) or None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import streamlit as st
 
@@ -18,8 +20,12 @@ from ._study import Open
 
 #: Trials drawn as lines; more are a solid block.
 _MAX_LINES = 300
+#: Lines outside a brush that are drawn faintly.
+_MAX_FAINT = 200
 #: Trials whose points are read; the newest.
 _MAX_POINTS = 3000
+#: Key of what is brushed in the parallel coordinates.
+_BRUSH = "parallel brush"
 
 
 def show(opened: Open) -> None:
@@ -34,20 +40,12 @@ def show(opened: Open) -> None:
     if rows.empty:
         st.info("No search trial has been measured yet; there is nothing to learn from.")
         return
-    rows = rows.tail(_MAX_POINTS)
-    values = dict(zip(rows["number"].astype(int), rows[name].astype(float), strict=True))
-    points = _points(opened.url, opened.name, opened.overview.token, name, opened.spec)
     left, right = st.columns(2)
     with left:
         _importance(opened, name)
     with right:
         _left_out(opened, objective, frame)
-    found = _found(opened.url, opened.name, opened.overview.token, name, opened.spec)
-    # What matters most stands first; there is no room for everything.
-    points = points[
-        ["number", *found.frame["parameter"], *points.columns.difference(["number", *found.frame["parameter"]])]
-    ]
-    _parallel(points, values, objective)
+    _parallel(opened, objective)
     facts = _cache.surrogate(opened.url, opened.name, opened.overview.token, name, frame)
     left, right = st.columns(2)
     with left:
@@ -89,8 +87,8 @@ def _importance(opened: Open, name: str) -> None:
         st.warning(f"Unreliable: {found.doubt}.", icon=":material/warning:")
     else:
         st.success(
-            f"Reliable: {found.n_trials} trials, {found.explained:.0%} of the differences between unseen trials "
-            "explained.",
+            f"Reliable: {found.n_trials} trials, {100 * (found.explained or 0):.0f} % of the differences between "
+            "unseen trials explained.",
             icon=":material/check_circle:",
         )
     st.plotly_chart(
@@ -153,11 +151,11 @@ def _agreement_words(facts: queries.LeftOutFacts | queries.SurrogateFacts) -> st
     parts = []
     if facts.rank_correlation is not None:
         parts.append(
-            f"Expected and measured rank {len(facts.frame)} trials alike with a correlation of "
+            f"Expected and measured rank {len(facts.frame):,} trials alike with a correlation of "
             f"{facts.rank_correlation:.2f} (1 is perfect, 0 is chance)."
         )
     if facts.inside is not None:
-        parts.append(f"{facts.inside:.0%} lie within one standard deviation; 68 % would be honest.")
+        parts.append(f"{100 * facts.inside:.0f} % lie within one standard deviation; 68 % would be honest.")
     return " ".join(parts)
 
 
@@ -176,7 +174,20 @@ def _quality(facts: queries.SurrogateFacts) -> None:
     st.text(text)
 
 
-def _parallel(points: pd.DataFrame, values: dict[int, float], objective: Objective) -> None:
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _axes(url: str, study: str, token: str, name: str, _spec: StudySpec, _objective: Objective) -> figures.Parallel:
+    points = _points(url, study, token, name, _spec)
+    rows = _rows(url, study, token, name, _spec)
+    values = dict(zip(rows["number"].astype(int), rows[name].astype(float), strict=True))
+    # What matters most stands first; there is no room for everything.
+    first = _found(url, study, token, name, _spec).frame["parameter"].tolist()
+    order = ["number", *first, *points.columns.difference(["number", *first])]
+    return figures.parallel_of(points[order], values, _objective)
+
+
+@st.fragment
+def _parallel(opened: Open, objective: Objective) -> None:
+    """Draw the lines; brushing draws only them again."""
     st.subheader("Parameters and results together", anchor=False)
     best = st.slider(
         "Share of the trials shown, best first (%)",
@@ -185,24 +196,59 @@ def _parallel(points: pd.DataFrame, values: dict[int, float], objective: Objecti
         100,
         5,
         key="insight share",
-        help="Drag along any axis of the picture to keep only the lines that pass there.",
+        help="With a brush: share of the trials that pass it.",
     )
-    ordered = sorted(values, key=lambda number: -objective.sign * values[number])
-    kept = ordered[: max(2, round(len(ordered) * best / 100))]
-    shown = {number: values[number] for number in kept[:_MAX_LINES]}
+    lines = _axes(opened.url, opened.name, opened.overview.token, objective.name, opened.spec, objective)
+    about = (opened.name, objective.name)
+    brush = _brush(about)
+    passes = figures.passing(lines, brush)
+    order = np.argsort(-lines.quality, kind="stable")
+    kept, others = order[passes[order]], order[~passes[order]]
+    kept = _evenly(kept[: max(2, round(len(kept) * best / 100))], _MAX_LINES)
+    shown = lines.numbers[kept].tolist()
     text = figures.parallel_words(len(shown), objective)
+    # Another brush is another picture: nothing of the last drag stays on it.
+    key = f"parallel {sorted(brush.items())}"
     with _trial.wide("parallel"):
         st.plotly_chart(
-            figures.parallel_figure(points, shown, objective),
-            key="parallel",
+            figures.parallel_figure(
+                lines, [*shown, *lines.numbers[_evenly(others, _MAX_FAINT)].tolist()], passed=shown, brush=brush
+            ),
+            key=key,
+            on_select=lambda: _add_to_brush(about, lines, st.session_state[key]),
+            # Plotly takes a box without width for a lasso.
+            selection_mode=("box", "lasso"),
             config={"displayModeBar": False},
-            theme=None,
             alt=text,
         )
-    st.caption(
-        f"{len(shown)} of {len(values)} trials, bluer is better. Drag along an axis to brush; click it to undo. "
-        "Off: the parameter had no meaning in that trial. The slider above keeps the best, without a mouse."
+    words, button = st.columns([5, 1], vertical_alignment="center")
+    n, n_passing = len(lines.numbers), int(passes.sum())
+    words.caption(
+        (f"{n_passing:,} of {n:,} trials pass the brush" if brush else f"{n:,} trials")
+        + (f", {len(shown):,} of them drawn, from the best to the worst" if len(shown) < n_passing else "")
+        + ". Bluer is better. Draw a box over an axis to keep only the lines that pass there; boxes over several axes "
+        "add up. Off: the parameter had no meaning in that trial. The slider above keeps the best, without a mouse."
     )
+    if brush:
+        button.button("Show all lines", on_click=lambda: st.session_state.pop(_BRUSH, None))
+
+
+def _evenly(rows: npt.NDArray[np.intp], most: int) -> npt.NDArray[np.intp]:
+    """At most so many of them, at even distances, the first among them."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+
+def _brush(about: tuple[str, str]) -> dict[str, tuple[float, float]]:
+    """What is brushed; a brush belongs to one study and one value."""
+    known, brush = st.session_state.get(_BRUSH, (None, {}))
+    return dict(brush) if known == about else {}
+
+
+def _add_to_brush(about: tuple[str, str], lines: figures.Parallel, state: Any) -> None:
+    shapes = [item for kind in ("box", "lasso") for item in state["selection"].get(kind) or ()]
+    found = figures.brushed(lines, [item for item in shapes if item["x"] and item["y"]])
+    if found:
+        st.session_state[_BRUSH] = (about, {**_brush(about), **found})
 
 
 def _fidelity(opened: Open, frame: pd.DataFrame, objective: Objective) -> None:

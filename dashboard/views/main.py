@@ -24,9 +24,8 @@ _STYLE = """<style>
   [class*='st-key-wide'] { overflow-x: auto; }
   [class*='st-key-wide'] > div { min-width: 42rem; }
 }
-/* Plotly gives these words a white shadow and these axes black lines, whatever they stand on. */
-.parcoords text { text-shadow: none !important; }
-.parcoords .axis path, .parcoords .axis line { stroke: #808080 !important; }
+/* Words on pictures stand on lines. */
+.js-plotly-plot .textpoint text { paint-order: stroke; stroke: light-dark(#fff, #191815); stroke-width: 3px; }
 </style>"""
 
 #: Key of the database that this visitor has seen.
