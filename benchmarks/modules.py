@@ -279,7 +279,7 @@ def write_table(results: Mapping[str, Any], path: Path) -> None:
             f"{row['parameters']:,}" if "parameters" in row else "",
             f"{spent['median']:.2f} [{spent['low']:.2f}, {spent['high']:.2f}]" if spent else "",
             f"{held / memory:.2f}" if held and memory else "",
-            *("too slow" if is_slow(row) else _score(row.get("scores", {}).get(task, {}), variant) for task in TASKS),
+            *(_score(row.get("scores", {}).get(task, {}), variant) or "too slow" * is_slow(row) for task in TASKS),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     text = __doc__.split("\n\n", 2)[1].replace("\n", " ") if __doc__ else ""
