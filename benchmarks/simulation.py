@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -215,9 +215,15 @@ class Worker:
         self._host.store.retire_worker(self._facts.id)
 
     def claim(self) -> None:
-        """Ask for a trial; the longer nothing waits, the more rarely."""
+        """Ask for a trial."""
+        self._begin(self._host.store.claim_next(self._facts.id, **self._wanted()))
+
+    def _wanted(self) -> dict[str, Any]:
         prefer = () if self._facts.study is None else (self._facts.study,)
-        found = self._host.store.claim_next(self._facts.id, lease_s=self._host.lease_s, prefer=prefer)
+        return {"lease_s": self._host.lease_s, "prefer": prefer}
+
+    def _begin(self, found: Sequence[tuple[str, Any]]) -> None:
+        """Work on what was given; ask again if it is nothing, and the longer nothing waits, the more rarely."""
         if not found:
             self._host.at(self._pause_s * self._host.rng.uniform(0.7, 1.3), self.claim)
             self._pause_s = min(1.5 * self._pause_s, 2.0)
@@ -229,7 +235,7 @@ class Worker:
         self._host.at(self._host.rng.expovariate(1 / self._host.mean_s), self.finish)
 
     def finish(self) -> None:
-        """Write the result, and ask for the next trial."""
+        """Write the result, and take the next trial."""
         from autopeft.exceptions import TrialConflictError
 
         assert self._held is not None
@@ -237,11 +243,16 @@ class Worker:
         self._held = None
         measured = self._host.measurements[trial.number % len(self._host.measurements)]
         measured = replace(measured, fidelity=trial.draft.fidelity, seed=trial.draft.seed)
-        # On a machine that is much too slow a lease may have expired: then it is another worker's.
-        with suppress(TrialConflictError):
-            self._host.store.complete_trial(name, trial.number, self._facts.id, [measured])
-            self._n_done += 1
-        self.claim()
+        try:
+            found = self._host.store.complete_and_claim(
+                name, trial.number, self._facts.id, [measured], **self._wanted()
+            )
+        except TrialConflictError:
+            # On a machine that is much too slow a lease may have expired: then it is another worker's.
+            self.claim()
+            return
+        self._n_done += 1
+        self._begin(found)
 
     def _beat(self) -> None:
         from autopeft.exceptions import TrialConflictError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.configuration import Configuration
-from autopeft.study import CurvePoint, Failure, Measurement, Study, Trial
+from autopeft.study import CurvePoint, Failure, Measurement, Study, Trial, TrialState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +156,13 @@ class Ending:
     measurements: tuple[Measurement, ...] = ()
     failure: Failure | None = None
     is_stopped_early: bool = False
+
+    @property
+    def state(self) -> TrialState:
+        """What the trial is then."""
+        if self.failure is not None:
+            return TrialState.FAILED
+        return TrialState.PRUNED if self.is_stopped_early else TrialState.COMPLETE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

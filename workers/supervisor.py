@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from autopeft.exceptions import NotFoundError, StoreError, TrialConflictError
 from autopeft.orchestrate._inputs import INPUTS
@@ -18,7 +18,7 @@ from autopeft.orchestrate._points import write_outcome
 from autopeft.orchestrate._portable import SETTINGS, VERSIONS, package_versions, version_problem
 from autopeft.orchestrate._worker_id import worker_id
 from autopeft.store import LOCAL_EXECUTOR, TrialStore, WorkerFacts, WorkerState
-from autopeft.study import Failure, Study, Trial
+from autopeft.study import Failure, Study, Trial, TrialState
 
 from .desk import Desk
 from .facts import machine_resources
@@ -69,6 +69,8 @@ class Supervisor:
         self._versions = package_versions()
         self._cohorts: dict[str, int] = {}
         self._n_runs = 0
+        #: Taken when the last trial ended.
+        self._next: list[tuple[str, Trial]] = []
         self._may_hold_unknown = False
         self._is_troubled = False
         facts = WorkerFacts(
@@ -114,9 +116,17 @@ class Supervisor:
         return self._n_runs
 
     def _serve(self) -> None:
+        try:
+            self._serve_on()
+        finally:
+            for study, trial in self._next:
+                self._release(study, [trial])
+
+    def _serve_on(self) -> None:
         idle_since, pause_s = time.monotonic(), _IDLE_S[0]
         while not self.is_stopping:
-            self._warm_up()
+            if not self._next:
+                self._warm_up()
             claimed = self._claim()
             if claimed:
                 self._work(claimed[0][0], [trial for _, trial in claimed])
@@ -157,24 +167,17 @@ class Supervisor:
             self._refuse(name, (), reason)
 
     def _claim(self) -> list[tuple[str, Trial]]:
+        if self._next:
+            claimed, self._next = self._next, []
+            return claimed
         now = time.monotonic()
         if any(at <= now for at, _ in self._refused.values()):
             self._refused = {name: item for name, item in self._refused.items() if item[0] > now}
             self._say_refusals()
-        ready = self._desk.resident if self._desk is not None else ()
-        limit = self._settings.cohort or max((self._cohorts.get(name, 1) for name in ready), default=1)
-
         try:
             if self._may_hold_unknown:
                 self._give_back_unknown()
-            claimed = self._store.claim_next(
-                self.id,
-                lease_s=self._settings.lease_s,
-                studies=self._settings.studies or None,
-                prefer=ready,
-                refuse=self._refused,
-                limit=limit,
-            )
+            claimed = self._store.claim_next(self.id, **self._wanted())
         except StoreError as error:
             # The claim may have been granted, and only its answer lost.
             self._may_hold_unknown = True
@@ -183,6 +186,18 @@ class Supervisor:
             return []
         self._say_it_is_over()
         return claimed
+
+    def _wanted(self) -> dict[str, Any]:
+        """What it asks for when it claims trials."""
+        ready = self._desk.resident if self._desk is not None else ()
+        limit = self._settings.cohort or max((self._cohorts.get(name, 1) for name in ready), default=1)
+        return {
+            "lease_s": self._settings.lease_s,
+            "studies": self._settings.studies or None,
+            "prefer": ready,
+            "refuse": tuple(self._refused),
+            "limit": limit,
+        }
 
     def _say_trouble(self, what: str, error: StoreError) -> None:
         """An outage is said once, however often the store is tried meanwhile."""
@@ -256,7 +271,7 @@ class Supervisor:
     def _say_refusals(self) -> None:
         self._heartbeat.say(refusals={name: words for name, (_, words) in self._refused.items()})
 
-    def _train(self, study: str, trials: Sequence[Trial]) -> None:
+    def _train(self, study: str, trials: Sequence[Trial], *, is_last: bool = True) -> None:
         desk = self._require_desk()
         for trial in trials:
             _logger.info("trial %d begins.", trial.number, extra={"study": study, "trial": trial.number})
@@ -282,7 +297,7 @@ class Supervisor:
             used = {"gpu_memory_used_bytes": desk.gpu_memory_used_bytes}
             self._heartbeat.say(resources={**self._heartbeat.facts.resources, **used})
         for trial, ending in zip(trials, endings, strict=True):
-            self._write(study, trial, ending)
+            self._write(study, trial, ending, takes_next=is_last and trial is trials[-1] and not desk.is_broken)
         if desk.is_broken:
             _logger.warning("the device is unusable for this engine; another one is started.")
             self._restart_engine()
@@ -298,17 +313,20 @@ class Supervisor:
             if reason is not None:
                 self._release(study, trials[index:])
                 return
-            self._train(study, [trial])
+            self._train(study, [trial], is_last=False)
 
-    def _write(self, study: str, trial: Trial, ending: Ending) -> None:
+    def _write(self, study: str, trial: Trial, ending: Ending, *, takes_next: bool) -> None:
         where = {"study": study, "trial": trial.number}
 
-        def write() -> Trial:
+        def write() -> Ending:
             try:
-                return write_outcome(self._store, study, trial, self.id, ending)
+                self._end(study, trial, ending, takes_next=takes_next)
             except ValueError as error:
                 # The store's rules for what may be kept, broken by what came out.
-                return write_outcome(self._store, study, trial, self.id, Ending(failure=_broken_rule(error)))
+                broken = Ending(failure=_broken_rule(error))
+                write_outcome(self._store, study, trial, self.id, broken)
+                return broken
+            return ending
 
         try:
             written = self._patiently(write)
@@ -324,6 +342,22 @@ class Supervisor:
             return
         why = "" if written.failure is None else f" ({written.failure.reason}): {written.failure.message}"
         _logger.info("trial %d is %s%s", trial.number, written.state.value, why, extra=where)
+
+    def _end(self, study: str, trial: Trial, ending: Ending, *, takes_next: bool) -> None:
+        """Write how a trial ended; if nothing is against it, the next one is taken in the same journey."""
+        # What was refused may be tried again, and what is unknown given back, before more is taken.
+        is_free = not (self.is_stopping or self._settings.is_once or self._refused or self._may_hold_unknown)
+        if not takes_next or not is_free or ending.state is not TrialState.COMPLETE:
+            write_outcome(self._store, study, trial, self.id, ending)
+            return
+        try:
+            self._next = self._store.complete_and_claim(
+                study, trial.number, self.id, ending.measurements, **self._wanted()
+            )
+        except StoreError:
+            # More may have been granted, and only the answer lost.
+            self._may_hold_unknown = True
+            raise
 
     def _release(self, study: str, trials: Sequence[Trial]) -> None:
         for trial in trials:

@@ -313,6 +313,44 @@ class TrialStore(ClusterStore, Protocol):
         """
         ...
 
+    def complete_and_claim(
+        self,
+        study_name: str,
+        number: int,
+        worker: str,
+        measurements: Sequence[Measurement],
+        *,
+        lease_s: float,
+        studies: Collection[str] | None = None,
+        kinds: Collection[TrialKind] | None = None,
+        prefer: Collection[str] | None = None,
+        refuse: Collection[str] = (),
+        limit: int = 1,
+    ) -> list[tuple[str, Trial]]:
+        """`complete_trial`, then `claim_next`: what a worker asks for at the end of a trial, where it can in one go.
+
+        Args:
+            study_name: Study of the trial.
+            number: Number of the trial.
+            worker: Who holds it, and takes the next ones.
+            measurements: Of its end, at least one.
+            lease_s: See `claim_next`.
+            studies: See `claim_next`.
+            kinds: See `claim_next`.
+            prefer: See `claim_next`.
+            refuse: See `claim_next`.
+            limit: See `claim_next`.
+
+        Returns:
+            See `claim_next`.
+
+        Raises:
+            NotFoundError: If there is no such study or trial, or one of `studies` does not exist.
+            TrialConflictError: If the worker does not hold the trial any more; nothing is stored, and nothing taken.
+            ValueError: If the measurements break the rules of `complete_trial`; nothing is taken.
+        """
+        ...
+
     def fail_trial(self, study_name: str, number: int, worker: str, failure: Failure) -> Trial:
         """Finish a trial without a result and end the lease.
 

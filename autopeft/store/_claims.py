@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
+    ColumnElement,
     Connection,
     Select,
     Update,
@@ -30,7 +33,7 @@ from sqlalchemy import (
 from autopeft.store._cluster import LOCAL_EXECUTOR, PATIENCE_S
 from autopeft.store._models import DriverRow, LeaseRow, StudyRow, TrialRow
 from autopeft.store._rows import TRIAL_ROW_COLUMNS
-from autopeft.store._statements import expiry_of, n_measured, now_of, soon_enough
+from autopeft.store._statements import ending, expiry_of, mine, n_measured, now_of, results, soon_enough
 from autopeft.study import TrialKind, TrialState
 
 #: What the trials of one batch have in common.
@@ -166,11 +169,59 @@ def _any_of(column: Any, parameter: str) -> Any:
     return column == any_(bindparam(parameter, type_=ARRAY(column.type)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """Parts of a statement that takes trials of the study whose turn it is.
+
+    Args:
+        turn: At most one row: name of the study whose turn it is.
+        taken: Rows of the trials; none if others were faster.
+        more: What else must be part of the statement.
+    """
+
+    turn: CTE
+    taken: CTE
+    more: tuple[CTE, ...]
+
+
 @lru_cache
 def take_by_turn(server: bool, has_kinds: bool, is_named: bool, is_batch: bool) -> Any:
     """All of `claim_next` in one statement, for PostgreSQL; whose turn it is as in `autopeft.store._turns.by_turn`.
 
     Gives the study whose turn it is and the trials; no row if nothing waits, and NULLs if others were faster.
+    """
+    parts = _taking_by_turn(server, has_kinds=has_kinds, is_named=is_named, is_batch=is_batch)
+    joined = parts.turn.outerjoin(parts.taken, true())
+    statement = select(parts.turn.c.name.label("study_name"), parts.taken).select_from(joined)
+    return statement.add_cte(*parts.more)
+
+
+@lru_cache
+def finish_and_take(server: bool, n_measurements: int, has_kinds: bool, is_named: bool, is_batch: bool) -> Any:
+    """`autopeft.store._statements.finish`, and then `take_by_turn`, in one statement.
+
+    No row if the worker does not hold the trial; else at least one, with NULLs if nothing waits or others were faster.
+    """
+    held_one = mine().cte("mine")
+    ended = ending(server, held_one).returning(TrialRow.id).cte("finished")
+    parts = _taking_by_turn(server, has_kinds=has_kinds, is_named=is_named, is_batch=is_batch, finished=held_one)
+    joined = ended.outerjoin(parts.turn, true()).outerjoin(parts.taken, true())
+    statement = select(parts.turn.c.name.label("study_name"), parts.taken).select_from(joined)
+    return statement.add_cte(*results(server, n_measurements, held_one), *parts.more)
+
+
+def _taking_by_turn(
+    server: bool, *, has_kinds: bool, is_named: bool, is_batch: bool, finished: CTE | None = None
+) -> _Turn:
+    """Parts of `take_by_turn`.
+
+    Args:
+        server: Whether the server's clock counts.
+        has_kinds: Whether only some kinds are to be taken.
+        is_named: Whether only some studies are, whoever drives them.
+        is_batch: Whether several trials may be taken.
+        finished: The trial of the study ``p_study`` that ends in the same statement; without a row nothing is taken.
+            The result must be on the disk, and with it the claim is. None for a claim alone.
     """
     now = now_of(server)
 
@@ -188,18 +239,24 @@ def take_by_turn(server: bool, has_kinds: bool, is_named: bool, is_batch: bool) 
         StudyRow.id, StudyRow.name, func.coalesce(DriverRow.weight, 1.0).label("weight"), idle_since.label("idle_since")
     ).join(DriverRow, DriverRow.study_id == StudyRow.id, isouter=is_named)
     chosen = _any_of(StudyRow.name, "p_studies") if is_named else DriverRow.executor != LOCAL_EXECUTOR
-    asks = driven.where(chosen, not_(_any_of(StudyRow.name, "p_refused")), waiting).cte("asking")
-    n_running = select(func.count()).where(TrialRow.study_id == asks.c.id, TrialRow.state == TrialState.RUNNING.value)
+    is_free = [] if finished is None else [exists(select(finished.c.id))]
+    asks = driven.where(*is_free, chosen, not_(_any_of(StudyRow.name, "p_refused")), waiting).cte("asking")
+    counted = select(func.count()).where(TrialRow.study_id == asks.c.id, TrialRow.state == TrialState.RUNNING.value)
+    n_running: ColumnElement[Any] = counted.correlate(asks).scalar_subquery()
+    if finished is not None:
+        # It still counts as RUNNING: a statement does not see what it does itself.
+        n_running -= case((asks.c.name == bindparam("p_study", type_=StudyRow.name.type), 1), else_=0)
     # Where one study asks there is nothing to count.
     is_alone = select(func.count()).select_from(asks).scalar_subquery() == 1
-    share = case((is_alone, 0.0), else_=n_running.correlate(asks).scalar_subquery() / asks.c.weight)
+    share = case((is_alone, 0.0), else_=n_running / asks.c.weight)
     is_patient = asks.c.idle_since > ago(PATIENCE_S)
     is_unprepared = and_(is_patient, not_(_any_of(asks.c.name, "p_prefer")))
     order = (share, is_patient, is_unprepared, asks.c.idle_since, asks.c.name)
     turn = select(asks.c.id, asks.c.name).order_by(*order).limit(1).cte("turn")
 
-    taken = _taking(select(turn.c.id).scalar_subquery(), kinds, server=server, is_batch=is_batch)
-    taken = taken.where(soon_enough()).cte("taken")
+    may_be_lost = [soon_enough()] if finished is None else []
+    update_trial = _taking(select(turn.c.id).scalar_subquery(), kinds, server=server, is_batch=is_batch)
+    taken = update_trial.where(*may_be_lost).cte("taken")
     leased = insert(LeaseRow).from_select(list(_LEASE_COLUMNS), select(taken.c.id, *_lease_values(server)))
     # Of many that claim at once, one writes.
     is_old = or_(DriverRow.served_at.is_(None), DriverRow.served_at <= ago(SERVED_GRAIN_S))
@@ -209,9 +266,7 @@ def take_by_turn(server: bool, has_kinds: bool, is_named: bool, is_batch: bool) 
         .values(served_at=now)
         .returning(DriverRow.study_id)
     )
-    joined = turn.outerjoin(taken, true())
-    statement = select(turn.c.name.label("study_name"), taken).select_from(joined)
-    return statement.add_cte(leased.returning(LeaseRow.id).cte("leased"), served.cte("served"))
+    return _Turn(turn=turn, taken=taken, more=(leased.returning(LeaseRow.id).cte("leased"), served.cte("served")))
 
 
 @lru_cache

@@ -296,6 +296,30 @@ class MemoryStore(MemoryCluster):
             kept = (*trial.measurements, *kept)
             return self._put(study_name, replace(trial, state=state, measurements=kept, finished_at=self._clock()))
 
+    def complete_and_claim(
+        self,
+        study_name: str,
+        number: int,
+        worker: str,
+        measurements: Sequence[Measurement],
+        *,
+        lease_s: float,
+        studies: Collection[str] | None = None,
+        kinds: Collection[TrialKind] | None = None,
+        prefer: Collection[str] | None = None,
+        refuse: Collection[str] = (),
+        limit: int = 1,
+    ) -> list[tuple[str, Trial]]:
+        check_claim(worker, lease_s)
+        check_limit(limit)
+        with self._lock:
+            for name in studies or ():
+                self._record(name)
+            self.complete_trial(study_name, number, worker, measurements)
+            return self.claim_next(
+                worker, lease_s=lease_s, studies=studies, kinds=kinds, prefer=prefer, refuse=refuse, limit=limit
+            )
+
     def fail_trial(self, study_name: str, number: int, worker: str, failure: Failure) -> Trial:
         with self._lock:
             trial = self._held(study_name, number, worker)

@@ -12,45 +12,34 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from autopeft.exceptions import StoreError, StudyMismatchError, TrialConflictError
+from autopeft.exceptions import StudyMismatchError
 from autopeft.store import _messages as messages
 from autopeft.store._additions import add_rows
 from autopeft.store._base import StudyChanges, StudyMark, StudySummary
 from autopeft.store._changes import read_changes
 from autopeft.store._codec import (
-    check_completion,
     check_point,
     decode_spec,
     encode_spec,
     to_json,
 )
-from autopeft.store._models import AttributeRow, LeaseRow, MeasurementRow, StudyRow, TrialRow
+from autopeft.store._models import AttributeRow, LeaseRow, StudyRow, TrialRow
 from autopeft.store._rows import (
     failure_values,
-    make_point,
-    make_trial,
-    measurement_values,
     read_attributes,
-    read_measurements,
     read_summaries,
     read_trials,
-    stored_measurement,
 )
-from autopeft.store._sql_cluster import ClusterTables
+from autopeft.store._sql_completion import CompletionTables, named
 from autopeft.store._statements import (
     add_point,
     beat,
-    end_lease,
-    end_trial,
-    finish,
     held,
-    measurement_parameters,
-    points_of_lease,
 )
-from autopeft.study import CurvePoint, Failure, Measurement, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
+from autopeft.study import CurvePoint, Failure, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
 
 
-class SqlStore(ClusterTables):
+class SqlStore(CompletionTables):
     """Keeps everything in a database; the contract is `TrialStore`'s.
 
     An empty database gets the schema; one with an older schema is refused until `upgrade` was called.
@@ -109,10 +98,6 @@ class SqlStore(ClusterTables):
                 outline = self._outline(connection, self._study_id(connection, study_name))
                 changes = replace(changes, spec=outline.spec, attributes=outline.attributes)
             return changes
-
-    def load_trial(self, study_name: str, number: int) -> Trial:
-        with self._reading() as connection:
-            return self._load_trial(connection, study_name, number)
 
     def list_studies(self) -> list[StudySummary]:
         with self._reading() as connection:
@@ -182,7 +167,7 @@ class SqlStore(ClusterTables):
 
     def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
         messages.check_claim(worker, lease_s)
-        parameters = {**_named(study_name, number, worker), **self._times(lease_s)}
+        parameters = {**named(study_name, number, worker), **self._times(lease_s)}
         _, n_kept = self._run(beat(self._has_server_clock, self._is_sqlite), parameters)
         if n_kept == 0:
             raise self._not_held(study_name, number, worker)
@@ -190,7 +175,7 @@ class SqlStore(ClusterTables):
     def add_point(self, study_name: str, number: int, worker: str, point: CurvePoint) -> None:
         check_point(point)
         parameters = {
-            **_named(study_name, number, worker),
+            **named(study_name, number, worker),
             "p_step": int(point.step),
             "p_epoch": float(point.epoch),
             "p_wall_time_s": float(point.wall_time_s),
@@ -200,75 +185,6 @@ class SqlStore(ClusterTables):
         added, _ = self._run(add_point(self._is_sqlite), parameters)
         if not added:
             raise self._not_held(study_name, number, worker)
-
-    def complete_trial(
-        self,
-        study_name: str,
-        number: int,
-        worker: str,
-        measurements: Sequence[Measurement],
-        state: TrialState = TrialState.COMPLETE,
-    ) -> Trial:
-        check_completion(state, measurements)
-        rows = [measurement_values(item) for item in measurements]
-        kept = tuple(stored_measurement(item, row) for item, row in zip(measurements, rows, strict=True))
-        parameters = {**_named(study_name, number, worker), "p_state": state.value, **self._times()}
-        end = self._end_on_sqlite if self._is_sqlite else self._end_on_server
-        ended = end(parameters, rows, state, kept)
-        if ended is None:
-            raise self._not_held(study_name, number, worker)
-        return ended
-
-    def _end_on_sqlite(
-        self,
-        parameters: dict[str, Any],
-        rows: list[dict[str, Any]],
-        state: TrialState,
-        kept: tuple[Measurement, ...],
-    ) -> Trial | None:
-        """Write measurements and the end of a trial; None if the worker does not hold it."""
-        with self._single() as connection:
-            mine = connection.execute(held(), parameters).first()
-            if mine is None:
-                return None
-            earlier = read_measurements(connection, [mine.id])[mine.id] if mine.n_measured else []
-            if earlier:
-                check_completion(state, kept, earlier)
-            if rows:
-                connection.execute(insert(MeasurementRow), [{"trial_id": mine.id, **row} for row in rows])
-            ending = {**parameters, "p_lease": mine.lease_id, "p_trial": mine.id, "p_outcome": "finished"}
-            connection.execute(end_lease(self._has_server_clock), ending)
-            row = connection.execute(end_trial(self._has_server_clock), ending).one()
-            points = connection.execute(points_of_lease(), {"p_lease": mine.lease_id}) if mine.n_points else ()
-            return make_trial(row, (*earlier, *kept), tuple(make_point(*item) for item in points))
-
-    def _end_on_server(
-        self,
-        parameters: dict[str, Any],
-        rows: list[dict[str, Any]],
-        state: TrialState,
-        kept: tuple[Measurement, ...],
-    ) -> Trial | None:
-        """As `_end_on_sqlite`, in one statement."""
-        try:
-            found, _ = self._run(
-                finish(self._has_server_clock, len(rows)), {**parameters, **measurement_parameters(rows)}
-            )
-        except StoreError as error:
-            if isinstance(error.__cause__, IntegrityError):
-                # What is said of the run's ends that are there already, or else that it cannot be stored.
-                known = self.load_trial(parameters["p_study"], parameters["p_number"]).measurements
-                check_completion(state, kept, known)
-            raise
-        if not found:
-            return None
-        (row,) = found
-        if not row.n_measured and not row.n_points:
-            return make_trial(row, kept)
-        with self._glancing() as connection:
-            earlier = read_measurements(connection, [row.id])[row.id][: row.n_measured] if row.n_measured else []
-            points = connection.execute(points_of_lease(), {"p_lease": row.lease_id}) if row.n_points else ()
-            return make_trial(row, (*earlier, *kept), tuple(make_point(*item) for item in points))
 
     def fail_trial(self, study_name: str, number: int, worker: str, failure: Failure) -> Trial:
         with self._writing() as connection:
@@ -344,45 +260,16 @@ class SqlStore(ClusterTables):
         text = connection.execute(select(StudyRow.spec).where(StudyRow.id == study_id)).scalar_one()
         return Study(spec=decode_spec(text), trials=(), attributes=read_attributes(connection, study_id))
 
-    def _load_trial(self, connection: Connection, study_name: str, number: int) -> Trial:
-        study_id = self._study_id(connection, study_name)
-        found = read_trials(connection, study_id, numbers=[number])
-        if not found:
-            raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
-        return found[0]
-
     def _held(self, connection: Connection, study_name: str, number: int, worker: str) -> Row[Any]:
         """Lock the trial and make sure that the worker holds it."""
-        mine = connection.execute(held(), _named(study_name, number, worker)).first()
+        mine = connection.execute(held(), named(study_name, number, worker)).first()
         if mine is None:
             raise self._not_held(study_name, number, worker)
         return mine
 
-    def _not_held(self, study_name: str, number: int, worker: str) -> TrialConflictError:
-        """Why a worker does not hold a trial.
-
-        Raises:
-            NotFoundError: If there is no such study or trial.
-        """
-        with self._reading() as connection:
-            study_id = self._study_id(connection, study_name)
-            statement = (
-                select(TrialRow.state, LeaseRow.worker)
-                .outerjoin(LeaseRow, (LeaseRow.trial_id == TrialRow.id) & LeaseRow.ended_at.is_(None))
-                .where(TrialRow.study_id == study_id, TrialRow.number == number)
-            )
-            found = connection.execute(statement).first()
-            if found is None:
-                raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
-            return messages.not_held(study_name, number, worker, TrialState(found.state), found.worker)
-
     @staticmethod
     def _end_lease(connection: Connection, lease_id: int, outcome: str, now: datetime) -> None:
         connection.execute(update(LeaseRow).where(LeaseRow.id == lease_id).values(ended_at=now, outcome=outcome))
-
-
-def _named(study_name: str, number: int, worker: str) -> dict[str, Any]:
-    return {"p_study": study_name, "p_number": int(number), "p_worker": worker}
 
 
 def open_store(url: str | Path, *, busy_timeout_s: float = 30.0, create: bool = True) -> SqlStore:

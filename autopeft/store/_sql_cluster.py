@@ -125,16 +125,12 @@ class ClusterTables(SqlCore):
         refuse: Collection[str] = (),
         limit: int = 1,
     ) -> list[tuple[str, Trial]]:
-        messages.check_claim(worker, lease_s)
-        messages.check_limit(limit)
-        if studies is not None:
-            self._require_studies(studies)
         if self._is_sqlite:
+            self._check_claim(worker, lease_s, studies, limit)
             return self._claim_on_sqlite(worker, lease_s, studies, kinds, prefer or (), refuse, limit)
-        parameters = claim_parameters(self._times(lease_s), worker, limit=limit, kinds=kinds)
-        parameters |= {"p_prefer": list(prefer or ()), "p_refused": list(refuse)}
-        if studies is not None:
-            parameters["p_studies"] = list(studies)
+        parameters = self._turn_parameters(
+            worker, lease_s, studies=studies, kinds=kinds, prefer=prefer, refuse=refuse, limit=limit
+        )
         statement = take_by_turn(self._has_server_clock, kinds is not None, studies is not None, limit > 1)
         while True:
             rows, _ = self._run(statement, parameters)
@@ -142,6 +138,31 @@ class ClusterTables(SqlCore):
             # If others were faster, there may be more, or another study's turn.
             if taken or not rows:
                 return [(rows[0].study_name, trial) for trial in self._made(taken)] if taken else []
+
+    def _check_claim(self, worker: str, lease_s: float, studies: Collection[str] | None, limit: int) -> None:
+        messages.check_claim(worker, lease_s)
+        messages.check_limit(limit)
+        if studies is not None:
+            self._require_studies(studies)
+
+    def _turn_parameters(
+        self,
+        worker: str,
+        lease_s: float,
+        *,
+        studies: Collection[str] | None,
+        kinds: Collection[TrialKind] | None,
+        prefer: Collection[str] | None,
+        refuse: Collection[str],
+        limit: int,
+    ) -> dict[str, Any]:
+        """Parameters of `take_by_turn`, checked."""
+        self._check_claim(worker, lease_s, studies, limit)
+        parameters = claim_parameters(self._times(lease_s), worker, limit=limit, kinds=kinds)
+        parameters |= {"p_prefer": list(prefer or ()), "p_refused": list(refuse)}
+        if studies is not None:
+            parameters["p_studies"] = list(studies)
+        return parameters
 
     def _claim(
         self,

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     DateTime,
     Float,
@@ -84,7 +85,7 @@ def _is_held_by_worker() -> list[ColumnElement[bool]]:
     return [LeaseRow.ended_at.is_(None), LeaseRow.worker == bindparam("p_worker", type_=LeaseRow.worker.type)]
 
 
-def _mine() -> Select[*tuple[Any, ...]]:
+def mine() -> Select[*tuple[Any, ...]]:
     """Key of the trial and of its lease, both locked; no row if the worker does not hold it.
 
     Both are locked because a row that is waited for is looked at again once it is free, and only such a row is.
@@ -101,9 +102,9 @@ def _mine() -> Select[*tuple[Any, ...]]:
 
 @lru_cache
 def held() -> Select[*tuple[Any, ...]]:
-    """`_mine`, with the numbers of measurements that the trial has and of points that the claim reported."""
+    """`mine`, with the numbers of measurements that the trial has and of points that the claim reported."""
     n_points = select(func.count()).select_from(CurvePointRow).where(CurvePointRow.lease_id == LeaseRow.id)
-    return _mine().add_columns(
+    return mine().add_columns(
         n_measured().label("n_measured"), n_points.correlate(LeaseRow).scalar_subquery().label("n_points")
     )
 
@@ -200,12 +201,32 @@ def finish(server: bool, n_measurements: int) -> Any:
     Parameters of the measurements are called ``p_NAME_I``. What SQLite would need several statements for is one here,
     because every statement is a journey to the server and back.
     """
-    mine = _mine().cte("mine")
-    now = now_of(server)
+    held_one = mine().cte("mine")
+    n_points = select(func.count()).select_from(CurvePointRow).where(CurvePointRow.lease_id == held_one.c.lease_id)
+    ended = ending(server, held_one).returning(
+        *TRIAL_ROW_COLUMNS,
+        n_measured().label("n_measured"),
+        held_one.c.lease_id,
+        n_points.correlate(held_one).scalar_subquery().label("n_points"),
+    )
+    return ended.add_cte(*results(server, n_measurements, held_one))
+
+
+def ending(server: bool, held_one: CTE) -> Update:
+    """Make the trial of `mine` COMPLETE or PRUNED."""
+    return (
+        update(TrialRow)
+        .where(TrialRow.id == held_one.c.id)
+        .values(state=bindparam("p_state", type_=TrialRow.state.type), finished_at=now_of(server))
+    )
+
+
+def results(server: bool, n_measurements: int, held_one: CTE) -> list[CTE]:
+    """What else is written when the trial of `mine` ends: measurements, and the end of its lease."""
     parts = [
         update(LeaseRow)
-        .where(LeaseRow.id == mine.c.lease_id)
-        .values(ended_at=now, outcome=literal("finished"))
+        .where(LeaseRow.id == held_one.c.lease_id)
+        .values(ended_at=now_of(server), outcome=literal("finished"))
         .returning(LeaseRow.id)
         .cte("ended")
     ]
@@ -213,26 +234,14 @@ def finish(server: bool, n_measurements: int) -> Any:
     rows = []
     for i in range(n_measurements):
         values = [_typed(f"p_{item.name}_{i}", item.type).label(item.name) for item in MEASUREMENT_VALUES]
-        rows.append(select(mine.c.id.label("trial_id"), *values, literal(i).label("place")))
+        rows.append(select(held_one.c.id.label("trial_id"), *values, literal(i).label("place")))
     if rows:
         # Their keys are in the order in which they were given.
         given = union_all(*rows).subquery("given")
         ordered = select(given.c.trial_id, *(given.c[name] for name in names)).order_by(given.c.place)
         added = insert(MeasurementRow).from_select(["trial_id", *names], ordered).returning(MeasurementRow.id)
         parts.append(added.cte("measured"))
-    n_points = select(func.count()).select_from(CurvePointRow).where(CurvePointRow.lease_id == mine.c.lease_id)
-    statement = (
-        update(TrialRow)
-        .where(TrialRow.id == mine.c.id)
-        .values(state=bindparam("p_state"), finished_at=now)
-        .returning(
-            *TRIAL_ROW_COLUMNS,
-            n_measured().label("n_measured"),
-            mine.c.lease_id,
-            n_points.correlate(mine).scalar_subquery().label("n_points"),
-        )
-    )
-    return statement.add_cte(*parts)
+    return parts
 
 
 def _typed(name: str, type_: TypeEngine[Any]) -> ColumnElement[Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from autopeft.exceptions import DriverConflictError, NotFoundError
+from autopeft.exceptions import DriverConflictError, NotFoundError, TrialConflictError
 from autopeft.store import PATIENCE_S, DriverLease, TrialStore, WorkerFacts, WorkerState
 from autopeft.study import Fidelity, TrialKind, TrialState
 from tests.store.builders import FakeClock, ended, make_draft, make_measurement, make_spec
@@ -257,6 +257,61 @@ class ClusterContract:
         assert set(store.running_workers("s").values()) == {"w"}
         with pytest.raises(ValueError, match="limit >= 1"):
             take(store, limit=0)
+
+    def end_and_take(self, store: TrialStore, name: str, number: int, **choice: object) -> list[tuple[str, int]]:
+        measurements = [make_measurement()]
+        found = store.complete_and_claim(name, number, "w", measurements, lease_s=LEASE_S, **choice)  # type: ignore[arg-type]
+        assert all(trial.state is TrialState.RUNNING and trial.worker == "w" for _, trial in found)
+        return [(name, trial.number) for name, trial in found]
+
+    def test_a_trial_ends_and_the_next_one_is_taken(self, store: TrialStore) -> None:
+        """Oracle: the same two calls, one after the other, on studies of the same kind."""
+        for name in ("a", "b"):
+            driven(store, name, 3)
+            assert take(store, studies=[name]) == [(name, 0)]
+        assert self.end_and_take(store, "a", 0, studies=["a"]) == [("a", 1)]
+        store.complete_trial("b", 0, "w", [make_measurement()])
+        assert take(store, studies=["b"]) == [("b", 1)]
+        mine, other = store.load_trial("a", 0), store.load_trial("b", 0)
+        assert (mine.state, mine.measurements, mine.finished_at) == (other.state, other.measurements, other.finished_at)
+        assert store.running_workers("a") == {1: "w"}
+        store.heartbeat("a", 1, "w", LEASE_S)
+        assert self.end_and_take(store, "a", 1, studies=["a"], kinds=[TrialKind.BASELINE]) == []
+        assert take(store, studies=["a"]) == [("a", 2)]
+        assert self.end_and_take(store, "a", 2, studies=["a"]) == []
+        assert {item.state for item in store.load_study("a").trials} == {TrialState.COMPLETE}
+
+    def test_the_trial_that_ends_does_not_count_when_the_next_one_is_chosen(self, store: TrialStore) -> None:
+        """Fewest RUNNING first: of one trial each, the study whose trial ends has none."""
+        for name in ("a", "b"):
+            driven(store, name, 4)
+            assert take(store, studies=[name]) == [(name, 0)]
+        assert self.end_and_take(store, "b", 0) == [("b", 1)]
+        assert self.end_and_take(store, "a", 0, refuse=["a"]) == [("b", 2)]
+        assert self.end_and_take(store, "b", 1) == [("a", 1)]
+
+    def test_several_are_taken_when_one_ends(self, store: TrialStore) -> None:
+        driven(store, "s", 5)
+        assert take(store) == [("s", 0)]
+        assert self.end_and_take(store, "s", 0, limit=3) == [("s", 1), ("s", 2), ("s", 3)]
+
+    def test_whoever_lost_its_trial_gets_no_other(self, store: TrialStore, clock: FakeClock) -> None:
+        driven(store, "s", 2)
+        store.claim_next("w", lease_s=LEASE_S)
+        clock.advance(LEASE_S)
+        assert store.release_expired("s") == [0]
+        assert take(store, "other") == [("s", 0)]
+        with pytest.raises(TrialConflictError, match="does not hold trial 0 of study 's', which is held by 'other'"):
+            self.end_and_take(store, "s", 0)
+        assert [item.state for item in store.load_study("s").trials] == [TrialState.RUNNING, TrialState.WAITING]
+        assert store.load_trial("s", 0).measurements == ()
+        with pytest.raises(NotFoundError):
+            self.end_and_take(store, "s", 7)
+        with pytest.raises(NotFoundError):
+            store.complete_and_claim("s", 0, "other", [make_measurement()], lease_s=LEASE_S, studies=["none"])
+        with pytest.raises(ValueError, match="at least one measurement"):
+            store.complete_and_claim("s", 0, "other", [], lease_s=LEASE_S)
+        assert store.running_workers("s") == {0: "other"}
 
     def test_kinds_are_chosen(self, store: TrialStore) -> None:
         driven(store, "a", 2)

@@ -49,6 +49,30 @@ def test_a_completion_is_one_statement_on_a_server(cluster: Cluster) -> None:
 
 
 @pytest.mark.postgres
+def test_a_completion_and_the_next_claim_are_one_statement_on_a_server(cluster: Cluster) -> None:
+    execute(cluster.url(), "CREATE DATABASE relays")
+    with SqlStore(cluster.url("relays")) as store:
+        store.create_study(make_spec())
+        store.acquire_driver("s", "d", executor="workers", lease_s=60)
+        store.add_trials("s", [make_draft(rank) for rank in range(1, 4)])
+        store.claim_next("w", lease_s=60)
+        with sent() as seen:
+            ((_, taken),) = store.complete_and_claim("s", 0, "w", [make_measurement()], lease_s=60)
+        assert len(seen) == 1
+        assert taken.number == 1
+        # The same result again: it would be there twice.
+        store.complete_trial("s", 1, "w", [make_measurement(), make_measurement(seed=2)])
+        with store._single() as connection:
+            connection.execute(text("UPDATE trials SET state = 'PRUNED' WHERE number = 1"))
+        store.continue_trial("s", 1)
+        store.claim_trial("s", "w", lease_s=60, numbers=[1])
+        with pytest.raises(ValueError, match="must differ in split, fidelity or seed"):
+            store.complete_and_claim("s", 1, "w", [make_measurement()], lease_s=60)
+        assert store.running_workers("s") == {1: "w"}, "nothing else was taken"
+    execute(cluster.url(), "DROP DATABASE relays WITH (FORCE)")
+
+
+@pytest.mark.postgres
 def test_a_server_waits_for_the_disk_for_what_must_not_be_lost(cluster: Cluster) -> None:
     """Oracle: how far the server's log is on the disk, which is behind where nobody waits for it."""
     execute(cluster.url(), "CREATE DATABASE durable")
@@ -56,26 +80,33 @@ def test_a_server_waits_for_the_disk_for_what_must_not_be_lost(cluster: Cluster)
     with SqlStore(cluster.url("durable")) as store:
         store.create_study(make_spec())
         store.acquire_driver("s", "d", executor="workers", lease_s=60)
-        store.add_trials("s", [make_draft(rank) for rank in range(1, 21)])
+        store.add_trials("s", [make_draft(rank) for rank in range(1, 41)])
         # The server writes it now and then all the same.
-        behind: dict[str, list[bool]] = {"claim": [], "heartbeat": [], "point": [], "completion": []}
-        for number in range(20):
+        behind: dict[str, list[bool]] = {"claim": [], "heartbeat": [], "point": [], "completion": [], "both": []}
+        for number in range(0, 40, 2):
+            given = [make_measurement()]
             for name, act in {
                 "claim": lambda: store.claim_next("w", lease_s=60),
                 "heartbeat": lambda number=number: store.heartbeat("s", number, "w", 60),
                 "point": lambda number=number: store.add_point("s", number, "w", make_point(1)),
-                "completion": lambda number=number: store.complete_trial("s", number, "w", [make_measurement()]),
+                "both": lambda number=number, given=given: store.complete_and_claim(
+                    "s", number, "w", given, lease_s=60
+                ),
+                "completion": lambda number=number, given=given: store.complete_trial("s", number + 1, "w", given),
             }.items():
                 act()
                 with store._single() as connection:
                     behind[name].append(connection.execute(text(position)).scalar_one() > 0)
         assert not any(behind["completion"])
+        assert not any(behind["both"])
         assert all(any(behind[name]) for name in ("claim", "heartbeat", "point"))
     execute(cluster.url(), "DROP DATABASE durable WITH (FORCE)")
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("call", ["heartbeat", "add_point", "complete_trial", "fail_trial", "release_trial"])
+@pytest.mark.parametrize(
+    "call", ["heartbeat", "add_point", "complete_trial", "complete_and_claim", "fail_trial", "release_trial"]
+)
 def test_who_waits_for_a_row_sees_what_became_of_it(cluster: Cluster, call: str) -> None:
     """The lease ends while its holder waits for the row: the holder must see that, and not what it saw before."""
     name = f"waiting_{call}"
@@ -84,6 +115,7 @@ def test_who_waits_for_a_row_sees_what_became_of_it(cluster: Cluster, call: str)
         "heartbeat": (60,),
         "add_point": (make_point(1),),
         "complete_trial": ([make_measurement()],),
+        "complete_and_claim": ([make_measurement()],),
         "fail_trial": (None,),
         "release_trial": (),
     }
@@ -94,7 +126,8 @@ def test_who_waits_for_a_row_sees_what_became_of_it(cluster: Cluster, call: str)
 
         def act() -> None:
             try:
-                getattr(store, call)("s", 0, "w", *arguments[call])
+                more = {"lease_s": 60} if call == "complete_and_claim" else {}
+                getattr(store, call)("s", 0, "w", *arguments[call], **more)
             except BaseException as error:
                 errors.append(error)
 
