@@ -5,6 +5,8 @@ Run by ``autopeft dashboard`` with the arguments of ``streamlit run``, the scrip
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +28,10 @@ def main(arguments: list[str]) -> None:
     from streamlit.web import cli
 
     import_module(f"{package_name()}.warm").warm_up()
+    # Streamlit looks for garbage after every drawing of a page; what is loaded by now never becomes any.
+    gc.collect()
+    gc.freeze()
+    import_module(f"{package_name()}.views._ahead").start_looking_ahead(os.environ["AUTOPEFT_DB"])
     sys.argv = ["streamlit", "run", str(_FOLDER / "app.py"), *arguments]
     cli.main()
 

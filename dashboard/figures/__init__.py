@@ -16,7 +16,7 @@ from ._model import (
     surrogate_figure,
 )
 from ._parallel import Parallel, brushed, parallel_figure, parallel_of, parallel_words, passing
-from ._style import axis_title, empty_figure, plain, readable, shown
+from ._style import axis_title, empty_figure, plain, readable, sample_figure, shown
 
 __all__ = [
     "MOST_DRAWN",
@@ -52,6 +52,7 @@ __all__ = [
     "quality_figure",
     "quality_words",
     "readable",
+    "sample_figure",
     "shown",
     "surrogate_figure",
     "with_both",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from autopeft.export import format_duration
 
 from ._style import BLUE, ORANGE, empty_figure, finish, plain, rounded
+
+#: Up to so many trials each one is marked on the line.
+_FEW = 60
 
 
 def hypervolume_figure(frame: pd.DataFrame, rivals: pd.DataFrame, *, over: str, unit: str) -> go.Figure:
@@ -26,13 +30,14 @@ def hypervolume_figure(frame: pd.DataFrame, rivals: pd.DataFrame, *, over: str, 
     scale = 60 if minutes else 1
     if not rivals.empty:
         _add_band(figure, rivals[over] * scale, rivals)
+    steps = _steps(frame) if len(frame) > _FEW else frame
     figure.add_trace(
         go.Scatter(
-            x=frame[over] * scale,
-            y=frame["hypervolume"],
-            mode="lines+markers" if len(frame) <= 60 else "lines",
+            x=steps[over] * scale,
+            y=steps["hypervolume"],
+            mode="lines+markers" if len(frame) <= _FEW else "lines",
             name="this search",
-            customdata=frame["number"],
+            customdata=steps["number"],
             line={"color": BLUE, "width": 2.5, "shape": "hv"},
             hovertemplate="%{y:.4s} after trial %{customdata}<extra></extra>",
         )
@@ -41,6 +46,13 @@ def hypervolume_figure(frame: pd.DataFrame, rivals: pd.DataFrame, *, over: str, 
     figure.update_xaxes(title={"text": "search trials that have ended" if over == "n_trials" else time})
     figure.update_yaxes(title={"text": plain(f"hypervolume ({unit})")}, tickformat="~s")
     return finish(figure, height=300)
+
+
+def _steps(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a staircase needs: those at which it rises, and the last one."""
+    volume = frame["hypervolume"]
+    rises = np.flatnonzero(volume != volume.shift())
+    return frame.iloc[np.union1d(rises, [len(frame) - 1])]
 
 
 def _add_band(figure: go.Figure, across: pd.Series, rivals: pd.DataFrame) -> None:

@@ -83,3 +83,17 @@ def empty_figure(reason: str, *, height: int = 160) -> go.Figure:
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return finish(figure, height=height, legend=False)
+
+
+def sample_figure() -> go.Figure:
+    """A picture of nothing with a bit of everything: a browser that has drawn it draws the next one at once."""
+    figure = go.Figure(
+        [
+            go.Scatter(x=[1, 2], y=[1, 2], mode="markers", name="points", error_y={"array": [1, 1]}),
+            go.Scatter(x=[1, 2], y=[2, 1], mode="lines+text", name="lines", text=["a", "b"]),
+        ]
+    )
+    figure.add_vline(x=1, annotation_text="here")
+    figure.update_xaxes(title={"text": "across"})
+    figure.update_yaxes(title={"text": "up"})
+    return finish(figure, height=300)

@@ -6,8 +6,8 @@ with an underscore follow from the others. What comes back is shared and must no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
@@ -18,6 +18,8 @@ from autopeft.store import StudyOverview, StudyReader
 from autopeft.study import StudySpec
 
 from .. import queries
+
+T = TypeVar("T")
 
 #: Words of configurations by fingerprint: they are functions of the configuration, so they never change.
 _WORDS: dict[str, str] = {}
@@ -80,6 +82,20 @@ def surrogate(url: str, study: str, token: str, name: str, _frame: pd.DataFrame)
 def fidelity(url: str, study: str, token: str, name: str, _frame: pd.DataFrame, _objective: Objective) -> pd.DataFrame:
     """`queries.fidelity_frame`."""
     return queries.fidelity_frame(open_reader(url), study, _frame, _objective)
+
+
+@st.cache_resource(max_entries=100, show_spinner=False)
+def kept(url: str, study: str, token: str, what: tuple[object, ...], _make: Callable[[], T]) -> T:
+    """Whatever a function makes of a study: a picture with its words, say.
+
+    Args:
+        url: Database.
+        study: Study.
+        token: Its token.
+        what: Names what is made; everything that it depends on beside the study.
+        _make: Makes it.
+    """
+    return _make()
 
 
 def rivals(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -16,6 +16,8 @@ from autopeft.study import StudySpec, TrialState
 from .. import queries
 from . import _cache, _links
 from ._names import STATES
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,11 @@ class Open:
         """The chosen trial's number if there is such a trial."""
         number = _links.chosen_trial()
         return number if number is not None and number < self.overview.n_trials_total else None
+
+    def kept(self, what: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What `make` makes of the study as it is now; made anew only when the study or `what` changes."""
+        found: T = _cache.kept(self.url, self.name, self.overview.token, what, make)
+        return found
 
     def words(self, numbers: Any) -> dict[int, str]:
         """Configurations in words."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from autopeft.objectives import COSTS, Objective
@@ -49,14 +50,14 @@ def show(opened: Open) -> None:
     trial = opened.trial
     wide, narrow = st.columns([5, 3])
     with wide:
-        brushed = _chart(opened, frame, x, y, shown, result)
+        brushed = _chart(opened, frame, x, y, shown)
     with narrow:
         if trial is not None:
             _trial.show_panel(opened, trial, key="front")
         else:
             _recommendations(result)
     _table(opened, frame, brushed)
-    _growth(opened, frame)
+    _growth(opened)
 
 
 def _axes(
@@ -87,10 +88,29 @@ def _toggles() -> set[str]:
     return set(chosen or ())
 
 
-def _chart(
-    opened: Open, frame: pd.DataFrame, x: Objective, y: Objective, shown: set[str], result: queries.Result
-) -> list[int]:
-    """Draw the picture; returns the numbers of the trials in the visitor's brush."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picture:
+    """The picture of the front, and what is said about it.
+
+    Args:
+        figure: Itself.
+        text: In words.
+        n_drawn: Points that it has.
+        n_points: Points that there are.
+        n_outside: Those that it leaves outside at first.
+    """
+
+    figure: go.Figure
+    text: str
+    n_drawn: int
+    n_points: int
+    n_outside: int
+
+
+def _picture(
+    opened: Open, x: Objective, y: Objective, hidden: list[str], *, has_intervals: bool, every: bool
+) -> _Picture:
+    frame, result = opened.frame(x.name, y.name), opened.result
     marks = figures.Marks(
         budget=opened.spec.budget,
         recommended=result.recommended,
@@ -99,18 +119,29 @@ def _chart(
         reasons=result.reasons,
         undirected=[item.name for item in (x, y) if not queries.has_direction(opened.spec, item.name)],
     )
-    hidden = [role for role in ("dominated", "pruned", "infeasible", "baseline") if role not in shown]
-    intervals = queries.seed_intervals(frame, y.name) if "intervals" in shown else None
+    intervals = queries.seed_intervals(frame, y.name) if has_intervals else None
     points, n_points = figures.drawn_points(frame, x=x, y=y, marks=marks, hidden=hidden)
-    is_thinned = len(points) < n_points
-    # Read before it is drawn, below the picture.
-    every = is_thinned and bool(st.session_state.get(_EVERY))
     marks = replace(marks, words=opened.words(_worth_words(points)))
-    figure = figures.front_figure(frame, x=x, y=y, marks=marks, intervals=intervals, hidden=hidden, every=every)
-    text = figures.front_words(frame, x=x, y=y, marks=marks)
+    return _Picture(
+        figure=figures.front_figure(frame, x=x, y=y, marks=marks, intervals=intervals, hidden=hidden, every=every),
+        text=figures.front_words(frame, x=x, y=y, marks=marks),
+        n_drawn=len(points),
+        n_points=n_points,
+        n_outside=figures.n_outside(frame, x=x, y=y, intervals=intervals, hidden=hidden),
+    )
+
+
+def _chart(opened: Open, frame: pd.DataFrame, x: Objective, y: Objective, shown: set[str]) -> list[int]:
+    """Draw the picture; returns the numbers of the trials in the visitor's brush."""
+    hidden = [role for role in ("dominated", "pruned", "infeasible", "baseline") if role not in shown]
+    has_intervals = "intervals" in shown
+    # Read before it is drawn, below the picture.
+    every = bool(st.session_state.get(_EVERY))
+    what = ("front", x.name, y.name, *hidden, has_intervals, every, opened.trial)
+    picture = opened.kept(what, lambda: _picture(opened, x, y, hidden, has_intervals=has_intervals, every=every))
     key = "front chart"
     st.plotly_chart(
-        figure,
+        picture.figure,
         key=key,
         on_select=lambda: _selected(
             opened.name,
@@ -121,29 +152,28 @@ def _chart(
         ),
         selection_mode=("points", "box", "lasso"),
         config={"displaylogo": False, "scrollZoom": False},
-        alt=text,
+        alt=picture.text,
     )
-    n_outside = figures.n_outside(frame, x=x, y=y, intervals=intervals, hidden=hidden)
-    st.caption(
-        "Select a point to open its trial; draw a box or lasso (tools above the picture) to filter the table."
-        + (
-            f" {queries.counted(n_outside, 'point')} far worse than the rest: double-click to see all."
-            if n_outside
-            else ""
+    _about_picture(picture, every=every)
+    study, numbers = st.session_state.get("brush", (None, []))
+    return list(numbers) if study == opened.name else []
+
+
+def _about_picture(picture: _Picture, *, every: bool) -> None:
+    text = "Select a point to open its trial; draw a box or lasso (tools above the picture) to filter the table."
+    if picture.n_outside:
+        text += f" {queries.counted(picture.n_outside, 'point')} far worse than the rest: double-click to see all."
+    is_thinned = picture.n_drawn < picture.n_points
+    if is_thinned and not every:
+        text += (
+            f" {picture.n_drawn:,} of {picture.n_points:,} points are drawn, the front and the baselines whole; those "
+            "left out lie close to others. Box, lasso and tables know them all."
         )
-        + (
-            f" {len(points):,} of {n_points:,} points are drawn; those left out lie on top of others. The brush and "
-            "the tables know them all."
-            if is_thinned and not every
-            else ""
-        )
-    )
+    st.caption(text)
     if is_thinned:
         st.toggle("Draw every point", key=_EVERY, help="Takes seconds in a browser without a graphics card.")
     with st.expander("The picture in words"):
-        st.text(text)
-    study, numbers = st.session_state.get("brush", (None, []))
-    return list(numbers) if study == opened.name else []
+        st.text(picture.text)
 
 
 def _worth_words(frame: pd.DataFrame) -> list[int]:
@@ -234,25 +264,26 @@ def _column(name: str) -> Any:
     return st.column_config.NumberColumn(figures.readable(name), format=form)
 
 
-def _growth(opened: Open, frame: pd.DataFrame) -> None:
+def _growth(opened: Open) -> None:
     st.subheader("How the front grew", anchor=False)
-    growth = _cache.growth(opened.url, opened.name, opened.overview.token, opened.spec)
     chosen = st.segmented_control(
         "Over", ["trials", "time"], default="trials", key="growth over", label_visibility="collapsed", required=True
     )
     over = "hours" if chosen == "time" else "n_trials"
-    rivals = _cache.rivals(opened.url, opened.overview, opened.others, frame, over)
-    unit = " x ".join(item.unit or item.name for item in opened.spec.objectives)
-    text = figures.hypervolume_words(growth, rivals, over=over)
-    st.plotly_chart(
-        figures.hypervolume_figure(growth, rivals, over=over, unit=unit),
-        key="growth chart",
-        config={"displaylogo": False},
-        alt=text,
-    )
+    others = tuple(item.token for item in opened.others)
+    figure, text, has_rivals = opened.kept(("growth", over, others), lambda: _growth_picture(opened, over))
+    st.plotly_chart(figure, key="growth chart", config={"displaylogo": False}, alt=text)
     st.caption(
         "Hypervolume: how much of the space of objectives the front covers, from a point that is worse than every "
         "trial. It grows when the front gets better anywhere, and stands still when it does not."
-        + ("" if rivals.empty else " Random search: the same search drawn at random, found in this database.")
+        + (" Random search: the same search drawn at random, found in this database." if has_rivals else "")
     )
     st.text(text)
+
+
+def _growth_picture(opened: Open, over: str) -> tuple[go.Figure, str, bool]:
+    growth = _cache.growth(opened.url, opened.name, opened.overview.token, opened.spec)
+    rivals = _cache.rivals(opened.url, opened.overview, opened.others, opened.frame(), over)
+    unit = " x ".join(item.unit or item.name for item in opened.spec.objectives)
+    figure = figures.hypervolume_figure(growth, rivals, over=over, unit=unit)
+    return figure, figures.hypervolume_words(growth, rivals, over=over), not rivals.empty

@@ -49,10 +49,21 @@ def show(opened: Open) -> None:
     facts = _cache.surrogate(opened.url, opened.name, opened.overview.token, name, frame)
     left, right = st.columns(2)
     with left:
-        _surrogate(objective, facts)
+        _surrogate(opened, objective, facts)
     with right:
-        _quality(facts)
+        _quality(opened, name, facts)
     _fidelity(opened, frame, objective)
+
+
+def look_ahead(opened: Open) -> None:
+    """Look up what the page shows at first."""
+    objective, frame = opened.primary, opened.frame()
+    if queries.measured(frame, [objective.name], TrialKind.SEARCH).empty:
+        return
+    about = (opened.url, opened.name, opened.overview.token, objective.name)
+    _axes(*about, opened.spec, objective)
+    _cache.surrogate(*about, frame)
+    _cache.fidelity(*about, frame, objective)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -61,7 +72,7 @@ def _points(url: str, study: str, token: str, name: str, _spec: StudySpec) -> pd
     return queries.params_frame(_cache.open_reader(url), study, rows["number"].tolist())
 
 
-@st.cache_resource(max_entries=24, show_spinner="Growing a forest ...")
+@st.cache_resource(max_entries=24, show_spinner=False)
 def _found(url: str, study: str, token: str, name: str, _spec: StudySpec) -> queries.Importance:
     rows = _rows(url, study, token, name, _spec)
     values = dict(zip(rows["number"].astype(int), rows[name].astype(float), strict=True))
@@ -92,7 +103,9 @@ def _importance(opened: Open, name: str) -> None:
             icon=":material/check_circle:",
         )
     st.plotly_chart(
-        figures.importance_figure(found.frame, is_reliable=found.doubt is None),
+        opened.kept(
+            ("importance", name), lambda: figures.importance_figure(found.frame, is_reliable=found.doubt is None)
+        ),
         key="importance",
         config={"displayModeBar": False},
         alt=text,
@@ -108,9 +121,11 @@ def _left_out(opened: Open, objective: Objective, frame: pd.DataFrame) -> None:
         "each trial from all others (leave-one-out), and that meets what was measured. What it has learned of how far "
         "configurations are alike comes from all trials, so that it looks a little better than it is.",
     )
-    facts = queries.left_out_facts(opened.attributes, frame, objective.name)
+    facts = opened.kept(
+        ("left out facts", objective.name), lambda: queries.left_out_facts(opened.attributes, frame, objective.name)
+    )
     st.plotly_chart(
-        figures.left_out_figure(facts.frame, objective),
+        opened.kept(("left out", objective.name), lambda: figures.left_out_figure(facts.frame, objective)),
         key="left out",
         config={"displayModeBar": False},
         alt=f"Scatter plot of {objective.name} as expected from all other trials against measured for "
@@ -125,7 +140,7 @@ def _left_out(opened: Open, objective: Objective, frame: pd.DataFrame) -> None:
     )
 
 
-def _surrogate(objective: Objective, facts: queries.SurrogateFacts) -> None:
+def _surrogate(opened: Open, objective: Objective, facts: queries.SurrogateFacts) -> None:
     st.subheader(
         "What it expected before training",
         anchor=False,
@@ -133,7 +148,7 @@ def _surrogate(objective: Objective, facts: queries.SurrogateFacts) -> None:
         "Each is a prediction of a trial that nobody had seen, by the model of that time.",
     )
     st.plotly_chart(
-        figures.surrogate_figure(facts.frame, objective),
+        opened.kept(("surrogate", objective.name), lambda: figures.surrogate_figure(facts.frame, objective)),
         key="surrogate",
         config={"displayModeBar": False},
         alt=f"Scatter plot of expected against measured {objective.name} for {len(facts.frame)} trials.",
@@ -159,7 +174,7 @@ def _agreement_words(facts: queries.LeftOutFacts | queries.SurrogateFacts) -> st
     return " ".join(parts)
 
 
-def _quality(facts: queries.SurrogateFacts) -> None:
+def _quality(opened: Open, name: str, facts: queries.SurrogateFacts) -> None:
     st.subheader(
         "How good its model is, as it learns",
         anchor=False,
@@ -169,7 +184,10 @@ def _quality(facts: queries.SurrogateFacts) -> None:
     )
     text = figures.quality_words(facts.quality)
     st.plotly_chart(
-        figures.quality_figure(facts.quality), key="model quality", config={"displayModeBar": False}, alt=text
+        opened.kept(("quality", name), lambda: figures.quality_figure(facts.quality)),
+        key="model quality",
+        config={"displayModeBar": False},
+        alt=text,
     )
     st.text(text)
 
@@ -209,11 +227,14 @@ def _parallel(opened: Open, objective: Objective) -> None:
     text = figures.parallel_words(len(shown), objective)
     # Another brush is another picture: nothing of the last drag stays on it.
     key = f"parallel {sorted(brush.items())}"
+    drawn = [*shown, *lines.numbers[_evenly(others, _MAX_FAINT)].tolist()]
+    figure = opened.kept(
+        ("parallel", key, best, objective.name),
+        lambda: figures.parallel_figure(lines, drawn, passed=shown, brush=brush),
+    )
     with _trial.wide("parallel"):
         st.plotly_chart(
-            figures.parallel_figure(
-                lines, [*shown, *lines.numbers[_evenly(others, _MAX_FAINT)].tolist()], passed=shown, brush=brush
-            ),
+            figure,
             key=key,
             on_select=lambda: _add_to_brush(about, lines, st.session_state[key]),
             # Plotly takes a box without width for a lasso.
@@ -263,7 +284,12 @@ def _fidelity(opened: Open, frame: pd.DataFrame, objective: Objective) -> None:
     rungs = queries.rung_frame(opened.attributes)
     rungs = rungs[rungs["objective"] == objective.name]
     text = figures.fidelity_words(found, rungs)
-    st.plotly_chart(figures.fidelity_figure(found, rungs), key="fidelity", config={"displayModeBar": False}, alt=text)
+    st.plotly_chart(
+        opened.kept(("fidelity", objective.name), lambda: figures.fidelity_figure(found, rungs)),
+        key="fidelity",
+        config={"displayModeBar": False},
+        alt=text,
+    )
     st.text(text)
     report = opened.attributes.get("pruning")
     if isinstance(report, Mapping):

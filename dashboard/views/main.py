@@ -12,6 +12,7 @@ import streamlit as st
 from autopeft.exceptions import AutoPeftError, NotFoundError
 from autopeft.store import StudyOverview, StudyReader
 
+from .. import figures
 from . import _cache, _links, _live, configuration, export, front, health, insight, studies, trials
 from ._study import Open
 
@@ -24,10 +25,16 @@ _STYLE = """<style>
   [class*='st-key-wide'] { overflow-x: auto; }
   [class*='st-key-wide'] > div { min-width: 42rem; }
 }
+/* What is loaded ahead is neither seen nor read out. */
+.st-key-ahead { position: absolute; visibility: hidden; height: 0; overflow: hidden; }
 /* Words on pictures stand on lines. */
 .js-plotly-plot .textpoint text { paint-order: stroke; stroke: light-dark(#fff, #191815); stroke-width: 3px; }
 </style>"""
 
+#: Titles of the pages that draw nothing.
+_WITHOUT_PICTURES = ("Studies", "Health", "Export")
+#: Key that says that what draws pictures is on its way.
+_AHEAD = "loaded ahead"
 #: Key of the database that this visitor has seen.
 _SEEN = "seen database"
 
@@ -71,8 +78,19 @@ def main(url: str) -> None:
     for view in _VIEWS:
         pages[view.title] = st.Page(_page(url, view), title=view.title, url_path=view.title.lower())
     st.session_state["pages"] = pages
-    st.navigation(list(pages.values()), position="top").run()
+    page = st.navigation(list(pages.values()), position="top")
+    page.run()
     _links.write_address()
+    if page.title in _WITHOUT_PICTURES and not st.session_state.get(_AHEAD):
+        _load_ahead()
+    # Once: what was loaded stays.
+    st.session_state[_AHEAD] = True
+
+
+def _load_ahead() -> None:
+    """Have the browser load what draws pictures while the visitor reads a page that has none."""
+    with st.container(key="ahead"):
+        st.plotly_chart(figures.sample_figure(), key="sample", config={"staticPlot": True}, alt="nothing")
 
 
 def _page(url: str, view: _View) -> Callable[[], None]:

@@ -24,7 +24,7 @@ _COSTS = ("wall_time_s", "peak_memory_bytes")
 
 def show(opened: Open) -> None:
     """Draw the page."""
-    names = [item.name for item in opened.axes if item.name in _COSTS]
+    names = cost_names(opened)
     frame = opened.frame(*names)
     if frame.empty:
         st.info("This study has no trials yet; they appear here.")
@@ -56,6 +56,11 @@ def show(opened: Open) -> None:
         _details(opened, opened.reader.trial(opened.name, opened.trial))
     _curves(opened, frame, picked)
     _failures(opened, frame)
+
+
+def cost_names(opened: Open) -> list[str]:
+    """Names of the costs that are columns of the table."""
+    return [item.name for item in opened.axes if item.name in _COSTS]
 
 
 def _filters(opened: Open, frame: pd.DataFrame) -> pd.DataFrame:

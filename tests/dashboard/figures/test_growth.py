@@ -49,3 +49,16 @@ def test_growth_in_words(frame: pd.DataFrame) -> None:
     none = growth.iloc[:0]
     assert "No search trial" in hypervolume_words(none, rival_band([half]))
     assert hypervolume_figure(none, rival_band([half]), over="hours", unit="u").layout.annotations
+
+
+def test_a_long_staircase_is_drawn_by_its_steps() -> None:
+    """Oracle: the value that each trial found, read off the staircase that is drawn."""
+    volumes = [float(i // 100) for i in range(950)]
+    growth = pd.DataFrame(
+        {"n_trials": range(1, 951), "hours": [i / 60 for i in range(950)], "number": range(950), "hypervolume": volumes}
+    )
+    line = hypervolume_figure(growth, rival_band([]), over="n_trials", unit="u").data[0]
+    assert list(line.x) == [1, 101, 201, 301, 401, 501, 601, 701, 801, 901, 950]
+    assert line.line.shape == "hv"
+    for n, volume in zip(growth["n_trials"], volumes, strict=True):
+        assert [y for x, y in zip(line.x, line.y, strict=True) if x <= n][-1] == volume
