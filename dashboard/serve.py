@@ -14,6 +14,10 @@ from pathlib import Path
 _FOLDER = Path(__file__).resolve().parent
 
 
+#: Seconds for which the start waits for what is looked up ahead; a database may be slow, or away.
+_PATIENCE_S = 3.0
+
+
 def package_name() -> str:
     """This folder as a package: ``autopeft._dashboard`` in an installed wheel, ``dashboard`` in a checkout."""
     if _FOLDER.name == "_dashboard":
@@ -31,7 +35,7 @@ def main(arguments: list[str]) -> None:
     # Streamlit looks for garbage after every drawing of a page; what is loaded by now never becomes any.
     gc.collect()
     gc.freeze()
-    import_module(f"{package_name()}.views._ahead").start_looking_ahead(os.environ["AUTOPEFT_DB"])
+    import_module(f"{package_name()}.views._ahead").start_looking_ahead(os.environ["AUTOPEFT_DB"]).join(_PATIENCE_S)
     sys.argv = ["streamlit", "run", str(_FOLDER / "app.py"), *arguments]
     cli.main()
 

@@ -33,8 +33,8 @@ _STYLE = """<style>
 
 #: Titles of the pages that draw nothing.
 _WITHOUT_PICTURES = ("Studies", "Health", "Export")
-#: Key that says that what draws pictures is on its way.
-_AHEAD = "loaded ahead"
+#: Key under which steps to having loaded what draws pictures are counted, their number, and the seconds between them.
+_AHEAD, _LOADED, _AHEAD_S = "loaded ahead", 3, 1.5
 #: Key of the database that this visitor has seen.
 _SEEN = "seen database"
 
@@ -81,14 +81,21 @@ def main(url: str) -> None:
     page = st.navigation(list(pages.values()), position="top")
     page.run()
     _links.write_address()
-    if page.title in _WITHOUT_PICTURES and not st.session_state.get(_AHEAD):
+    if page.title not in _WITHOUT_PICTURES:
+        st.session_state[_AHEAD] = _LOADED
+    elif st.session_state.get(_AHEAD, 0) < _LOADED:
+        st.session_state[_AHEAD] = 0
         _load_ahead()
-    # Once: what was loaded stays.
-    st.session_state[_AHEAD] = True
 
 
+@st.fragment(run_every=_AHEAD_S, key="ahead fragment")
 def _load_ahead() -> None:
     """Have the browser load what draws pictures while the visitor reads a page that has none."""
+    times = st.session_state[_AHEAD] = st.session_state.get(_AHEAD, 0) + 1
+    if times == 1:
+        return  # the page itself comes first
+    if times > 2:
+        st.rerun()  # it is there: the page is drawn without this
     with st.container(key="ahead"):
         st.plotly_chart(figures.sample_figure(), key="sample", config={"staticPlot": True}, alt="nothing")
 
