@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from autopeft.exceptions import NotFoundError, StoreError
-from autopeft.store import open_store
-from autopeft.study import Study
+from autopeft.store import StudyReader, open_store
+from autopeft.study import Study, TrialKind
+from benchmarks.dashboard import fill
+from dashboard.queries import add_roles, measured, trials_frame
 from tests.dashboard.browser import (
     ARTEFACTS,
     answer_to,
@@ -207,6 +209,101 @@ def test_a_brush_filters_the_table_and_text_is_never_markup(page: Any, site: str
     picture(page, "6-brush")
     page.get_by_role("button", name="Show all").click()
     page.get_by_text("3 trials on the front, cheapest first.").wait_for()
+
+
+def drag(page: Any, corners: list[list[float]], chart: str = ".js-plotly-plot") -> None:
+    """Draw over a picture from corner to corner, given at values of its axes."""
+    script = """(plot, corners) => {
+        plot.scrollIntoView({block: 'center'});
+        const layout = plot._fullLayout, box = plot.getBoundingClientRect();
+        return corners.map(([x, y]) => [
+            box.left + layout.xaxis._offset + layout.xaxis.d2p(x), box.top + layout.yaxis._offset + layout.yaxis.d2p(y),
+        ]);
+    }"""
+    places = page.locator(chart).first.evaluate(script, corners)
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=6)
+    page.mouse.up()
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory, chromium: Any) -> Iterator[tuple[str, StudyReader]]:
+    """The dashboard on a study of more trials than are drawn, and a reader of its database."""
+    folder = tmp_path_factory.mktemp("crowd")
+    url = f"sqlite:///{folder / 'studies.db'}"
+    fill(url, n_studies=1, n_trials=4000)
+    with served(url, folder / "server.log") as address:
+        yield address, StudyReader(url)
+    assert "Traceback" not in (folder / "server.log").read_text()
+
+
+@pytest.mark.parametrize("tool", ["Box Select", "Lasso Select"])
+def test_a_brush_knows_trials_that_are_not_drawn(page: Any, crowd: tuple[str, StudyReader], tool: str) -> None:
+    """Oracle: the stored trials."""
+    address, reader = crowd
+    page.goto(f"{address}/front?study=study-00")
+    settled(page)
+    page.get_by_text(re.compile(r"[\d,]+ of 3,9\d\d points are drawn")).wait_for()
+    n_drawn = len(wait_for_points(page))
+    assert n_drawn < 2200
+    page.locator(".js-plotly-plot").first.hover()
+    page.locator(f".modebar-btn[data-title='{tool}']").first.click()
+    settled(page)
+    # A triangle or box between these values; straight lines on the picture are not straight in parameters.
+    low, high = (2e5, 0.74), (9e5, 0.79)
+    if tool == "Box Select":
+        drag(page, [[low[0], low[1]], [high[0], high[1]]])
+    else:
+        drag(page, [[low[0], low[1]], [low[0], high[1]], [high[0], high[1]], [high[0], low[1]], [low[0], low[1]]])
+    found = page.get_by_text(re.compile(r"[\d,]+ trials in the brush"))
+    found.wait_for()
+    n = int(found.inner_text().split()[0].replace(",", ""))
+    frame = add_roles(trials_frame(reader, "study-00", ["accuracy"]), reader.overview("study-00").spec)
+    rows = frame[frame["role"].notna()]
+    expected = rows["trainable_parameters"].between(low[0], high[0]) & rows["accuracy"].between(low[1], high[1])
+    assert n == pytest.approx(int(expected.sum()), abs=25), "the pixels of the corners apart"
+    assert n > 700
+    picture(page, f"6-{tool.split()[0].lower()}-in-a-crowd")
+
+
+def test_a_point_of_a_crowd_opens_its_trial(page: Any, crowd: tuple[str, StudyReader]) -> None:
+    page.goto(f"{crowd[0]}/front?study=study-00")
+    settled(page)
+    baseline = next(number for number in wait_for_points(page) if number < 10)
+    select_point(page, baseline)
+    page.wait_for_url(re.compile(rf"trial={baseline}\b"))
+
+
+def test_lines_are_brushed(page: Any, crowd: tuple[str, StudyReader]) -> None:
+    """Oracle: the stored points; the axis of a switch, brushed at its upper end, is that of the trials that have it."""
+    address, reader = crowd
+    page.goto(f"{address}/insight?study=study-00")
+    settled(page)
+    chart = "[class*=st-key-wide-parallel] .js-plotly-plot"
+    page.locator(chart).wait_for()
+    names = page.locator(chart).evaluate("plot => Array.from(plot._fullLayout.xaxis.ticktext)")
+    axis, name = next((i, name) for i, name in enumerate(names) if name.startswith("layer_"))
+    drag(page, [[axis, 0.8], [axis, 1.06]], chart)
+    found = page.get_by_text(re.compile(r"[\d,]+ of [\d,]+ trials pass the brush"))
+    found.wait_for()
+    n, n_all = (int(word.replace(",", "")) for word in re.findall(r"[\d,]*\d", found.inner_text())[:2])
+    rows = measured(trials_frame(reader, "study-00", ["accuracy"]), ["accuracy"], TrialKind.SEARCH).tail(3000)
+    points = reader.params("study-00", rows["number"].tolist())
+    assert (n, n_all) == (sum(item[name] for item in points.values()), len(points))
+    picture(page, "6-lines-brushed")
+    page.get_by_role("button", name="Show all lines").click()
+    found.wait_for(state="detached")
+
+
+def test_a_page_without_pictures_has_them_loaded_ahead(page: Any, crowd: tuple[str, StudyReader]) -> None:
+    page.goto(crowd[0])
+    settled(page)
+    loaded = "() => performance.getEntriesByType('resource').some(item => item.name.includes('PlotlyChart'))"
+    page.wait_for_function(loaded)
+    page.wait_for_function("() => !document.querySelector('.st-key-ahead')")
+    assert page.get_by_text("Select a row to open the study").is_visible()
 
 
 def test_by_keyboard_alone(page: Any, site: str) -> None:
