@@ -13,7 +13,7 @@ from autopeft.configuration import KNOWN_COSTS, Configuration, OptionValue
 from autopeft.objectives import Constraint, Objective, bounds_of, to_maximization
 from autopeft.samplers._known import measured_objectives
 from autopeft.samplers._rungs import RungGains
-from autopeft.study import Fidelity, Trial, TrialKind, TrialState
+from autopeft.study import Fidelity, Trial, TrialDraft, TrialKind, TrialState
 
 #: Failures that the configuration itself causes. A lost worker or a program error says nothing about quality.
 BLAMED_FAILURES = frozenset({"divergence", "out_of_memory"})
@@ -111,26 +111,6 @@ class History:
             observations=tuple(_with_worst_values(seen, len(reader.measured))),
         )
 
-    @classmethod
-    def outline(cls, trials: Sequence[Trial], *, seed: int, fidelity: Fidelity) -> History:
-        """Read no more than what is taken: for a sampler that learns nothing, and may be asked among very many trials.
-
-        Args:
-            trials: As for `of`; there are no observations in what is returned.
-            seed: Of the study's search trials.
-            fidelity: Of the study's search trials.
-        """
-        drafts = [item.draft for item in trials]
-        return cls(
-            n_search=sum(item.kind is TrialKind.SEARCH for item in drafts),
-            taken=frozenset(
-                item.configuration.fingerprint
-                for item in drafts
-                if item.seed == seed and item.kind is not TrialKind.CONFIRMATION and item.fidelity == fidelity
-            ),
-            observations=(),
-        )
-
     def generator(self, seed: int, *, ahead: int = 0) -> np.random.Generator:
         """Random numbers that depend on the study's seed and the number of search trials, and on nothing else.
 
@@ -139,6 +119,41 @@ class History:
             ahead: How many further search trials to count, which were suggested but are not among the trials yet.
         """
         return np.random.default_rng(np.random.SeedSequence([seed, self.n_search + ahead]))
+
+
+class Outline:
+    """No more than what is taken: for a sampler that learns nothing, and may be asked among very many trials.
+
+    It reads only the trials that it was not shown the last time, unless one of the others is another one now.
+
+    Args:
+        seed: Of the study's search trials.
+        fidelity: Of the study's search trials.
+    """
+
+    def __init__(self, *, seed: int, fidelity: Fidelity) -> None:
+        self._seed = seed
+        self._fidelity = fidelity
+        self._seen: list[TrialDraft] = []
+        self._n_search = 0
+        self._taken: set[str] = set()
+
+    def update(self, trials: Sequence[Trial]) -> History:
+        """Read the trials.
+
+        Args:
+            trials: As for `History.of`; there are no observations in what is returned.
+        """
+        drafts = [item.draft for item in trials]
+        # Fast where they are the very same objects, and right in any case.
+        if drafts[: len(self._seen)] != self._seen:
+            self._seen, self._n_search, self._taken = [], 0, set()
+        for item in drafts[len(self._seen) :]:
+            self._n_search += item.kind is TrialKind.SEARCH
+            if item.seed == self._seed and item.kind is not TrialKind.CONFIRMATION and item.fidelity == self._fidelity:
+                self._taken.add(item.configuration.fingerprint)
+        self._seen = drafts
+        return History(n_search=self._n_search, taken=frozenset(self._taken), observations=())
 
 
 def learned_constraints(constraints: Sequence[Constraint]) -> list[Constraint]:

@@ -8,7 +8,7 @@ from autopeft.configuration import BoundSpace, OptionValue
 from autopeft.objectives import Constraint, Objective
 from autopeft.samplers._base import Source, Suggestion
 from autopeft.samplers._candidates import point_source
-from autopeft.samplers._history import History
+from autopeft.samplers._history import Outline
 from autopeft.samplers._points import Point
 from autopeft.study import Fidelity, Trial
 
@@ -39,10 +39,10 @@ class RandomSampler:
     ) -> None:
         self._points = point_source(space, constraints, candidates)
         self._seed = seed
-        self._fidelity = fidelity
+        self._outline = Outline(seed=seed, fidelity=fidelity)
 
     def ask(self, trials: Sequence[Trial], n: int) -> list[Suggestion]:
-        history = History.outline(trials, seed=self._seed, fidelity=self._fidelity)
+        history = self._outline.update(trials)
         taken = set(history.taken)
         points: list[Point] = []
         for ahead in range(n):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autopeft.objectives import Constraint, Direction, Objective
-from autopeft.samplers._history import Evidence, History, learned_constraints, measured_values
+from autopeft.samplers._history import Evidence, History, Outline, learned_constraints, measured_values
 from autopeft.study import Fidelity, Trial, TrialKind, TrialState
 from tests.samplers.problem import ACCURACY, FIDELITY, PARAMETERS, SECONDS, make_trial, small_space
 
@@ -61,8 +61,11 @@ def test_an_outline_is_the_history_without_observations() -> None:
     for number, changes in ((3, {"fidelity": other}), (4, {"seed": 7}), (5, {"kind": TrialKind.BASELINE})):
         draft = dataclasses.replace(make_trial(number, d if number < 5 else e, SPACE).draft, **changes)
         trials.append(Trial(number=number, draft=draft, state=TrialState.WAITING))
-    whole, outline = history(trials), History.outline(trials, seed=0, fidelity=FIDELITY)
-    assert (outline.n_search, outline.taken, outline.observations) == (whole.n_search, whole.taken, ())
+    seen = Outline(seed=0, fidelity=FIDELITY)
+    # It grows, stays, is another one, and is a shorter one.
+    for shown in ([], trials[:2], trials, tuple(trials), trials[1:], trials[:1], trials[::-1]):
+        whole, outline = history(list(shown)), seen.update(shown)
+        assert (outline.n_search, outline.taken, outline.observations) == (whole.n_search, whole.taken, ())
 
 
 def test_blamed_failures_count_as_the_worst_measured_value_of_each_objective() -> None:
