@@ -20,6 +20,8 @@ from ._table import table
 
 #: Points whose configuration is shown on hovering; the others show it when they are selected.
 _MAX_WORDS = 400
+#: Rows of the table.
+_MAX_ROWS = 10_000
 #: Key of the switch that draws the whole crowd.
 _EVERY = "front every"
 _HIDABLE = {
@@ -232,7 +234,8 @@ def _table(opened: Open, frame: pd.DataFrame, brushed: list[int]) -> None:
     rows = frame[frame["role"].notna()]
     if brushed:
         left, right = st.columns([4, 1], vertical_alignment="center")
-        left.caption(f"{queries.counted(len(brushed), 'trial')} in the brush. Select a row to open its trial.")
+        more = f" The {_MAX_ROWS:,} cheapest are listed." if len(brushed) > _MAX_ROWS else ""
+        left.caption(f"{queries.counted(len(brushed), 'trial')} in the brush.{more} Select a row to open its trial.")
         right.button("Show all", on_click=lambda: st.session_state.pop("brush", None))
         rows = rows[rows["number"].isin(brushed)]
     else:
@@ -242,7 +245,7 @@ def _table(opened: Open, frame: pd.DataFrame, brushed: list[int]) -> None:
         )
     names = [item.name for item in opened.spec.objectives]
     columns = dict.fromkeys(["number", "role", *names])
-    rows = rows.sort_values(["trainable_parameters", "number"])[list(columns)].head(1000)
+    rows = rows.sort_values(["trainable_parameters", "number"])[list(columns)].head(_MAX_ROWS)
     words = opened.words(rows["number"].tolist()[:_MAX_WORDS])
     table(
         rows.assign(configuration=rows["number"].map(words), role=rows["role"].map(ROLES)),
