@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, select
+from sqlalchemy import Connection, Select, any_, bindparam, func, select
 
 from autopeft.store._base import StudyChanges, StudyMark
 from autopeft.store._models import LeaseRow, StudyRow, TrialRow
@@ -59,7 +59,8 @@ def read_changes(
     if last_claim != mark.last_claim:
         # A server that crashed may have lost the last claims, and gives their keys again.
         since = {"p_study_id": study_id, "p_claim": mark.last_claim if last_claim > mark.last_claim else 0}
-        changed |= set(connection.execute(_claimed_since(), since).scalars())
+        is_sqlite = connection.dialect.name == "sqlite"
+        changed |= set(connection.execute(_claimed_since(is_sqlite), since).scalars())
     changed |= set(range(mark.n_trials, n_trials))
     trials = tuple(_read(connection, study_id, changed, known, running=running)) if changed else ()
     for trial in trials:
@@ -122,9 +123,8 @@ def _unfinished() -> Select[*tuple[Any, ...]]:
 
 
 @lru_cache
-def _claimed_since() -> Select[*tuple[Any, ...]]:
-    return (
-        select(TrialRow.number)
-        .join(LeaseRow, LeaseRow.trial_id == TrialRow.id)
-        .where(LeaseRow.id > bindparam("p_claim"), TrialRow.study_id == bindparam("p_study_id"))
-    )
+def _claimed_since(is_sqlite: bool) -> Select[*tuple[Any, ...]]:
+    claimed = select(LeaseRow.trial_id).where(LeaseRow.id > bindparam("p_claim"))
+    # As a list, which is looked up; a join goes through all trials where the server does not know how few they are.
+    is_claimed = TrialRow.id.in_(claimed) if is_sqlite else TrialRow.id == any_(func.array(claimed.scalar_subquery()))
+    return select(TrialRow.number).where(is_claimed, TrialRow.study_id == bindparam("p_study_id"))

@@ -170,7 +170,7 @@ def _any_of(column: Any, parameter: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Turn:
+class _Taken:
     """Parts of a statement that takes trials of the study whose turn it is.
 
     Args:
@@ -212,7 +212,7 @@ def finish_and_take(server: bool, n_measurements: int, has_kinds: bool, is_named
 
 def _taking_by_turn(
     server: bool, *, has_kinds: bool, is_named: bool, is_batch: bool, finished: CTE | None = None
-) -> _Turn:
+) -> _Taken:
     """Parts of `take_by_turn`.
 
     Args:
@@ -223,24 +223,45 @@ def _taking_by_turn(
         finished: The trial of the study ``p_study`` that ends in the same statement; without a row nothing is taken.
             The result must be on the disk, and with it the claim is. None for a claim alone.
     """
-    now = now_of(server)
-
-    def ago(seconds: float) -> Any:
-        return now.op("-")(literal_column(f"interval '{seconds:g} s'"))
-
     kinds = [_any_of(TrialRow.kind, "p_kinds")] if has_kinds else []
+    turn = _turn(server, kinds, is_named=is_named, finished=finished)
+    may_be_lost = [soon_enough()] if finished is None else []
+    # What waited before and is taken remains in the index until the server vacuums: it is passed over once, above.
+    kinds.append(TrialRow.number >= select(turn.c.first).scalar_subquery())
+    update_trial = _taking(select(turn.c.id).scalar_subquery(), kinds, server=server, is_batch=is_batch)
+    taken = update_trial.where(*may_be_lost).cte("taken")
+    leased = insert(LeaseRow).from_select(list(_LEASE_COLUMNS), select(taken.c.id, *_lease_values(server)))
+    # Of many that claim at once, one writes.
+    is_old = or_(DriverRow.served_at.is_(None), DriverRow.served_at <= _ago(server, SERVED_GRAIN_S))
+    served = (
+        update(DriverRow)
+        .where(DriverRow.study_id == select(turn.c.id).scalar_subquery(), exists(select(taken.c.id)), is_old)
+        .values(served_at=now_of(server))
+        .returning(DriverRow.study_id)
+    )
+    return _Taken(turn=turn, taken=taken, more=(leased.returning(LeaseRow.id).cte("leased"), served.cte("served")))
+
+
+def _turn(server: bool, kinds: Sequence[Any], *, is_named: bool, finished: CTE | None) -> CTE:
+    """Key and name of the study whose turn it is, and the lowest number that waits; see `_taking_by_turn`."""
     # Not `exists`, which is planned as a join with every trial that waits.
-    first = select(TrialRow.id).where(
+    waiting = select(TrialRow.number).where(
         TrialRow.study_id == StudyRow.id, TrialRow.state == TrialState.WAITING.value, *kinds
     )
-    waiting = first.order_by(TrialRow.number).limit(1).correlate(StudyRow).scalar_subquery().is_not(None)
+    first = waiting.order_by(TrialRow.number).limit(1).correlate(StudyRow).scalar_subquery()
     idle_since = func.coalesce(DriverRow.served_at, DriverRow.acquired_at, StudyRow.created_at)
-    driven = select(
-        StudyRow.id, StudyRow.name, func.coalesce(DriverRow.weight, 1.0).label("weight"), idle_since.label("idle_since")
-    ).join(DriverRow, DriverRow.study_id == StudyRow.id, isouter=is_named)
+    weight = func.coalesce(DriverRow.weight, 1.0).label("weight")
+    driven = select(StudyRow.id, StudyRow.name, weight, idle_since.label("idle_since"), first.label("first")).join(
+        DriverRow, DriverRow.study_id == StudyRow.id, isouter=is_named
+    )
     chosen = _any_of(StudyRow.name, "p_studies") if is_named else DriverRow.executor != LOCAL_EXECUTOR
     is_free = [] if finished is None else [exists(select(finished.c.id))]
-    asks = driven.where(*is_free, chosen, not_(_any_of(StudyRow.name, "p_refused")), waiting).cte("asking")
+    asked = (
+        driven.where(*is_free, chosen, not_(_any_of(StudyRow.name, "p_refused")))
+        .cte("asked")
+        .prefix_with("MATERIALIZED")
+    )
+    asks = select(asked).where(asked.c.first.is_not(None)).cte("asking")
     counted = select(func.count()).where(TrialRow.study_id == asks.c.id, TrialRow.state == TrialState.RUNNING.value)
     n_running: ColumnElement[Any] = counted.correlate(asks).scalar_subquery()
     if finished is not None:
@@ -249,24 +270,14 @@ def _taking_by_turn(
     # Where one study asks there is nothing to count.
     is_alone = select(func.count()).select_from(asks).scalar_subquery() == 1
     share = case((is_alone, 0.0), else_=n_running / asks.c.weight)
-    is_patient = asks.c.idle_since > ago(PATIENCE_S)
+    is_patient = asks.c.idle_since > _ago(server, PATIENCE_S)
     is_unprepared = and_(is_patient, not_(_any_of(asks.c.name, "p_prefer")))
     order = (share, is_patient, is_unprepared, asks.c.idle_since, asks.c.name)
-    turn = select(asks.c.id, asks.c.name).order_by(*order).limit(1).cte("turn")
+    return select(asks.c.id, asks.c.name, asks.c.first).order_by(*order).limit(1).cte("turn")
 
-    may_be_lost = [soon_enough()] if finished is None else []
-    update_trial = _taking(select(turn.c.id).scalar_subquery(), kinds, server=server, is_batch=is_batch)
-    taken = update_trial.where(*may_be_lost).cte("taken")
-    leased = insert(LeaseRow).from_select(list(_LEASE_COLUMNS), select(taken.c.id, *_lease_values(server)))
-    # Of many that claim at once, one writes.
-    is_old = or_(DriverRow.served_at.is_(None), DriverRow.served_at <= ago(SERVED_GRAIN_S))
-    served = (
-        update(DriverRow)
-        .where(DriverRow.study_id == select(turn.c.id).scalar_subquery(), exists(select(taken.c.id)), is_old)
-        .values(served_at=now)
-        .returning(DriverRow.study_id)
-    )
-    return _Turn(turn=turn, taken=taken, more=(leased.returning(LeaseRow.id).cte("leased"), served.cte("served")))
+
+def _ago(server: bool, seconds: float) -> ColumnElement[Any]:
+    return now_of(server).op("-")(literal_column(f"interval '{seconds:g} s'"))
 
 
 @lru_cache

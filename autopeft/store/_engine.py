@@ -99,23 +99,25 @@ def make_engine(url: URL, *, busy_timeout_s: float, autocommit: bool = False) ->
         ) from error
     if password_file is not None:
         _read_password_on_connect(engine, url, Path(str(password_file)))
-    _never_compile(engine)
+    _plan_for_few_rows(engine)
     _ping_before_use(engine)
     _forget_connections_after_fork(engine)
     return engine
 
 
-def _never_compile(engine: Engine) -> None:
-    """Have the server run its plans as they are: to compile one takes a thousand times as long as to run it.
+def _plan_for_few_rows(engine: Engine) -> None:
+    """Have the server plan for what workers ask again and again: a few rows of large tables.
 
-    It would do so for a claim as soon as it believes that there are many studies.
+    It compiles no plans (`jit`): that takes a thousand times as long as to run them, and it would do so for a claim as
+    soon as it believes that there are many studies. And it goes through no table that has an index (`enable_seqscan`):
+    as long as it believes that a table is as small as it was a minute ago, it would go through all of it, every time.
     """
 
     @event.listens_for(engine, "connect")
-    def set_jit(connection: Any, _record: Any) -> None:
+    def set_up(connection: Any, _record: Any) -> None:
         before = connection.autocommit
         connection.autocommit = True
-        connection.execute("SET jit = off")
+        connection.execute("SET jit = off; SET enable_seqscan = off")
         connection.autocommit = before
 
 

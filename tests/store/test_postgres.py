@@ -118,3 +118,4 @@ def test_plans_are_run_as_they_are(url: str) -> None:
         for reading in (store._single, store._writing, store._reading):
             with reading() as connection:
                 assert connection.execute(text("SHOW jit")).scalar_one() == "off"
+                assert connection.execute(text("SHOW enable_seqscan")).scalar_one() == "off"
