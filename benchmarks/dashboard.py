@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -381,9 +383,18 @@ def make_notes(rng: np.random.Generator, accuracy: float) -> str:
     return json.dumps({"suggestion": note, "placement_parameters": [12288] * 30})
 
 
+def _composed() -> list[str]:
+    """The settings with which the compose file starts its server."""
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    return [str(word) for word in composed["services"]["db"]["command"][1:]]
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
-    """A PostgreSQL server of one's own on the loopback interface; gives the URL of an empty database."""
+    """A PostgreSQL server of one's own on the loopback interface; gives the URL of an empty database.
+
+    It is set up as the server of the compose file is.
+    """
     from tests.ports import free_port
 
     found = shutil.which("initdb")
@@ -405,7 +416,7 @@ def postgres() -> Iterator[str]:
     data = str(folder / "data")
     try:
         run("initdb", "-D", data, "-U", "bench", "-A", "trust", "--no-locale", "-E", "UTF8", "--no-sync")
-        options = f"-c listen_addresses=127.0.0.1 -p {port} -k ''"
+        options = shlex.join(["-c", "listen_addresses=127.0.0.1", "-p", str(port), "-k", "", *_composed()])
         run("pg_ctl", "start", "-w", "-D", data, "-l", str(folder / "log"), "-o", options)
         yield f"postgresql://bench@127.0.0.1:{port}/postgres"
         run("pg_ctl", "stop", "-w", "-m", "fast", "-D", data)

@@ -43,6 +43,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: How often a worker says what it does and keeps its trial's lease, as `workers.heartbeat` does.
 BEAT_S = 5.0
+#: How long a worker waits before it asks again for a trial, at first and at most, as `workers.supervisor` does.
+IDLE_S = (0.25, 2.0)
 _LIMIT = 500.0
 
 
@@ -204,7 +206,7 @@ class Worker:
         self._facts = WorkerFacts(id=name, host=name.partition(":")[0], pid=int(name.split(":")[2]))
         self._is_lost = is_lost
         self._held: tuple[str, Any] | None = None
-        self._pause_s = 0.1
+        self._pause_s = IDLE_S[0]
         self._n_done = 0
 
     def begin(self) -> None:
@@ -226,9 +228,9 @@ class Worker:
         """Work on what was given; ask again if it is nothing, and the longer nothing waits, the more rarely."""
         if not found:
             self._host.at(self._pause_s * self._host.rng.uniform(0.7, 1.3), self.claim)
-            self._pause_s = min(1.5 * self._pause_s, 2.0)
+            self._pause_s = min(2 * self._pause_s, IDLE_S[1])
             return
-        self._pause_s = 0.1
+        self._pause_s = IDLE_S[0]
         self._held = found[0]
         if self._is_lost and self._n_done >= 5:
             return  # never heard of again
@@ -255,16 +257,11 @@ class Worker:
         self._begin(found)
 
     def _beat(self) -> None:
-        from autopeft.exceptions import TrialConflictError
         from autopeft.store import WorkerState
 
         if self._is_lost and self._n_done >= 5:
             return
         held = self._held
-        if held is not None:
-            # Another thread of this process may finish it at this moment.
-            with suppress(TrialConflictError):
-                self._host.store.heartbeat(held[0], held[1].number, self._facts.id, self._host.lease_s)
         study, trials = (None, ()) if held is None else (held[0], (held[1].number,))
         state = WorkerState.IDLE if held is None else WorkerState.WORKING
         self._facts = replace(self._facts, study=study or self._facts.study, trials=trials, state=state)

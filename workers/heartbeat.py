@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from autopeft.exceptions import NotFoundError, StoreError, TrialConflictError
+from autopeft.exceptions import StoreError
 from autopeft.store import TrialStore, WorkerFacts, WorkerState
 
 #: What a worker does is said no more often, in seconds.
@@ -114,23 +114,16 @@ class Heartbeat:
     def _beat(self) -> None:
         facts = self.facts
         try:
-            for number in facts.trials:
-                self._renew(facts.study or "", number)
-            self._store.announce_worker(facts, self._lease_s)
+            lost = self._store.announce_worker(facts, self._lease_s)
         except StoreError as error:
             if not self._is_troubled:
                 _logger.warning("the store cannot be reached, what is trained goes on: %s", error)
             self._is_troubled = True
             return
+        with self._lock:
+            # A trial that was finished or given back meanwhile is not lost, but nobody looks then.
+            if facts.study == self._facts.study:
+                self._lost |= lost & set(self._facts.trials)
         if self._is_troubled:
             _logger.warning("the store is there again.")
         self._is_troubled = False
-
-    def _renew(self, study: str, number: int) -> None:
-        try:
-            self._store.heartbeat(study, number, self._facts.id, self._lease_s)
-        except (TrialConflictError, NotFoundError):
-            with self._lock:
-                # A trial that was finished or given back meanwhile is not lost, but nobody looks then.
-                if number in self._facts.trials:
-                    self._lost.add(number)

@@ -31,7 +31,8 @@ _logger = logging.getLogger("autopeft.worker")
 
 #: A study that was refused is tried again after so long: somebody may have installed what was missing.
 _RETRY_S = 60.0
-_IDLE_S = (0.1, 2.0)
+#: Pause before it asks again while nothing waits, at first and at most.
+_IDLE_S = (0.25, 2.0)
 #: Attribute that a driver sets last before it asks for trials.
 _SETTLED = "memory_bytes"
 _STORE_PAUSE_S = (0.2, 5.0)
@@ -140,7 +141,7 @@ class Supervisor:
                 return
             # Workers that were started together must not ask together for ever.
             self._pause(pause_s * random.uniform(0.7, 1.3))
-            pause_s = min(1.5 * pause_s, _IDLE_S[1])
+            pause_s = min(2 * pause_s, _IDLE_S[1])
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -185,12 +185,16 @@ class ClusterStore(Protocol):
         """The drivers of all studies that have one, oldest study first."""
         ...
 
-    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> None:
-        """Make a worker known, or renew what is known of it.
+    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> frozenset[int]:
+        """Make a worker known, or renew what is known of it, and extend the leases of the trials that it works on.
 
         Args:
             worker: What it says of itself, replacing what it said before.
-            lease_s: Seconds from now after which it counts as gone unless it is heard of before, > 0.
+            lease_s: Seconds from now after which it counts as gone, and its leases expire, unless it is heard of
+                before, > 0.
+
+        Returns:
+            Numbers of those trials that it does not hold any more.
         """
         ...
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from autopeft.exceptions import NotFoundError, TrialConflictError
 from autopeft.store._base import Clock, StudyChanges, StudyMark, StudySummary, utc_now
-from autopeft.store._cluster import LOCAL_EXECUTOR
+from autopeft.store._cluster import LOCAL_EXECUTOR, WorkerFacts
 from autopeft.store._codec import (
     check_completion,
     check_point,
@@ -261,6 +262,17 @@ class MemoryStore(MemoryCluster):
                     self._note_service(turn.name)
                     return [(turn.name, trial) for trial in found]
             return []
+
+    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> frozenset[int]:
+        lost = set()
+        with self._lock:
+            super().announce_worker(worker, lease_s)
+            for number in worker.trials:
+                try:
+                    self.heartbeat(worker.study or "", number, worker.id, lease_s)
+                except (NotFoundError, TrialConflictError):
+                    lost.add(number)
+        return frozenset(lost)
 
     def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
         check_claim(worker, lease_s)

@@ -116,7 +116,8 @@ class MemoryCluster:
         if study in self._drivers:
             self._drivers[study].served_at = self._clock()
 
-    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> None:
+    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> frozenset[int]:
+        """Leave the leases of trials to who has them."""
         messages.check_claim(worker.id, lease_s)
         facts = replace(
             worker,
@@ -134,6 +135,7 @@ class MemoryCluster:
                 expires_at=now + timedelta(seconds=lease_s),
                 read_at=now,
             )
+        return frozenset()
 
     def retire_worker(self, worker_id: str) -> bool:
         with self._lock:

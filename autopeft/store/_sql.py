@@ -30,12 +30,8 @@ from autopeft.store._rows import (
     read_summaries,
     read_trials,
 )
-from autopeft.store._sql_completion import CompletionTables, named
-from autopeft.store._statements import (
-    add_point,
-    beat,
-    held,
-)
+from autopeft.store._sql_completion import CompletionTables
+from autopeft.store._statements import add_point, held, named
 from autopeft.study import CurvePoint, Failure, Study, StudySpec, Trial, TrialDraft, TrialKind, TrialState
 
 
@@ -167,9 +163,7 @@ class SqlStore(CompletionTables):
 
     def heartbeat(self, study_name: str, number: int, worker: str, lease_s: float) -> None:
         messages.check_claim(worker, lease_s)
-        parameters = {**named(study_name, number, worker), **self._times(lease_s)}
-        _, n_kept = self._run(beat(self._has_server_clock, self._is_sqlite), parameters)
-        if n_kept == 0:
+        if not self._keep(study_name, number, worker, self._times(lease_s)):
             raise self._not_held(study_name, number, worker)
 
     def add_point(self, study_name: str, number: int, worker: str, point: CurvePoint) -> None:

@@ -23,7 +23,7 @@ from autopeft.store._cluster_rows import read_driver, read_drivers, read_workers
 from autopeft.store._models import DriverRow, WorkerRow
 from autopeft.store._rows import make_trial, read_measurements
 from autopeft.store._sql_core import SqlCore
-from autopeft.store._statements import announce, keep_driver
+from autopeft.store._statements import announce, beat, keep_driver, named
 from autopeft.store._turns import Turn, by_turn
 from autopeft.study import Measurement, Trial, TrialKind
 
@@ -96,15 +96,28 @@ class ClusterTables(SqlCore):
         with self._reading() as connection:
             return read_drivers(connection, self._now(connection))
 
-    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> None:
+    def announce_worker(self, worker: WorkerFacts, lease_s: float) -> frozenset[int]:
         messages.check_claim(worker.id, lease_s)
-        parameters = {f"p_{name}": value for name, value in worker_values(worker).items()}
-        statement = announce(self._has_server_clock, self._is_sqlite)
-        ((said,), _) = self._run(statement, {**parameters, **self._times(lease_s)})
+        times = self._times(lease_s)
+        parameters = {**{f"p_{name}": value for name, value in worker_values(worker).items()}, **times}
+        numbers = {int(item) for item in worker.trials}
+        is_whole = bool(numbers) and not self._is_sqlite
+        if is_whole:
+            parameters["p_numbers"] = sorted(numbers)
+        statement = announce(self._has_server_clock, self._is_sqlite, is_whole)
+        ((said,), _) = self._run(statement, parameters)
         if said.is_new:
             with self._writing() as connection:
                 old = self._now(connection) - timedelta(seconds=_FORGET_S)
                 connection.execute(delete(WorkerRow).where(WorkerRow.expires_at < old))
+        if is_whole and said.n_kept == len(numbers):
+            return frozenset()
+        return frozenset(item for item in numbers if not self._keep(worker.study or "", item, worker.id, times))
+
+    def _keep(self, study_name: str, number: int, worker: str, times: Mapping[str, Any]) -> bool:
+        """Extend a lease; whether the worker holds it."""
+        parameters = {**named(study_name, number, worker), **times}
+        return self._run(beat(self._has_server_clock, self._is_sqlite), parameters)[1] > 0
 
     def retire_worker(self, worker_id: str) -> bool:
         with self._writing() as connection:

@@ -22,7 +22,15 @@ from autopeft.store._rows import (
     stored_measurement,
 )
 from autopeft.store._sql_cluster import ClusterTables
-from autopeft.store._statements import end_lease, end_trial, finish, held, measurement_parameters, points_of_lease
+from autopeft.store._statements import (
+    end_lease,
+    end_trial,
+    finish,
+    held,
+    measurement_parameters,
+    named,
+    points_of_lease,
+)
 from autopeft.study import Measurement, Trial, TrialKind, TrialState
 
 
@@ -176,8 +184,3 @@ class CompletionTables(ClusterTables):
             if found is None:
                 raise messages.trial_not_found(study_name, number, self._n_trials(connection, study_id))
             return messages.not_held(study_name, number, worker, TrialState(found.state), found.worker)
-
-
-def named(study_name: str, number: int, worker: str) -> dict[str, Any]:
-    """Parameters that name a trial and who holds it."""
-    return {"p_study": study_name, "p_number": int(number), "p_worker": worker}

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     CTE,
     ColumnElement,
     DateTime,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     Update,
+    any_,
     bindparam,
     cast,
     func,
@@ -179,8 +181,12 @@ def keep_driver(server: bool) -> Update:
 
 
 @lru_cache
-def announce(server: bool, is_sqlite: bool) -> Any:
-    """Write down what a worker says of itself; says whether it is new."""
+def announce(server: bool, is_sqlite: bool, has_trials: bool = False) -> Any:
+    """Write down what a worker says of itself; says whether it is new.
+
+    With trials, for PostgreSQL, the leases of the trials ``p_numbers`` of the study ``p_study`` that it holds are
+    extended, too; says how many that were.
+    """
     dialect: Any = sqlite if is_sqlite else postgresql
     table = WorkerRow.__table__.columns
     times = {"announced_at": now_of(server), "heartbeat_at": now_of(server), "expires_at": expiry_of(server)}
@@ -191,7 +197,26 @@ def announce(server: bool, is_sqlite: bool) -> Any:
     replaced = {name: statement.excluded[name] for name in (*said, "heartbeat_at", "expires_at") if name != "id"}
     # Both moments are of one statement; the first one stays.
     is_new = (WorkerRow.announced_at == WorkerRow.heartbeat_at).label("is_new")
-    return statement.on_conflict_do_update(index_elements=["id"], set_=replaced).returning(is_new)
+    announced = statement.on_conflict_do_update(index_elements=["id"], set_=replaced)
+    if not has_trials:
+        return announced.returning(is_new)
+    kept = _keep_leases(server).cte("kept")
+    n_kept = select(func.count()).select_from(kept).scalar_subquery().label("n_kept")
+    return announced.returning(is_new, n_kept).add_cte(kept)
+
+
+def _keep_leases(server: bool) -> Any:
+    study = select(StudyRow.id).where(StudyRow.name == bindparam("p_study", type_=StudyRow.name.type))
+    number = bindparam("p_numbers", type_=ARRAY(TrialRow.number.type))
+    trials = select(TrialRow.id).where(TrialRow.study_id == study.scalar_subquery(), TrialRow.number == any_(number))
+    return (
+        update(LeaseRow)
+        # As a list, for the reason that `mine` gives.
+        .where(LeaseRow.trial_id == any_(func.array(trials.scalar_subquery())), LeaseRow.ended_at.is_(None))
+        .where(LeaseRow.worker == bindparam("p_id", type_=LeaseRow.worker.type))
+        .values(heartbeat_at=now_of(server), expires_at=expiry_of(server))
+        .returning(LeaseRow.id)
+    )
 
 
 @lru_cache
@@ -264,3 +289,8 @@ def points_of_lease() -> Select[*tuple[Any, ...]]:
 def measurement_parameters(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Parameters of `finish` for these measurements."""
     return {f"p_{name}_{i}": value for i, row in enumerate(rows) for name, value in row.items()}
+
+
+def named(study_name: str, number: int, worker: str) -> dict[str, Any]:
+    """Parameters that name a trial and who holds it."""
+    return {"p_study": study_name, "p_number": int(number), "p_worker": worker}

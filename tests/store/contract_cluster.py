@@ -168,6 +168,26 @@ class ClusterContract:
             store.announce_worker(make_worker(), 0)
         assert store.workers() == []
 
+    def test_a_worker_that_is_heard_of_keeps_its_trials(self, store: TrialStore, clock: FakeClock) -> None:
+        driven(store, "s", 4)
+        driven(store, "t", 4, executor="local")
+        assert take(store, "a", limit=3) == [("s", 0), ("s", 1), ("s", 2)]
+        store.claim_trial("t", "a", lease_s=LEASE_S)
+        store.complete_trial("s", 0, "a", [make_measurement()])
+        store.release_trial("s", 1, "a")
+        assert take(store, "b") == [("s", 1)]
+        clock.advance(LEASE_S - 1)
+        facts = make_worker("a", study="s", trials=(0, 1, 2, 3, 77))
+        assert store.announce_worker(facts, LEASE_S) == {0, 1, 3, 77}
+        assert store.announce_worker(replace(facts, trials=(2, 2)), LEASE_S) == frozenset()
+        assert store.announce_worker(replace(facts, trials=()), LEASE_S) == frozenset()
+        assert store.announce_worker(replace(facts, study="none", trials=(2,)), LEASE_S) == {2}
+        clock.advance(1)
+        assert store.release_expired("s") == [1], "the other worker's"
+        assert store.release_expired("t") == [0], "it is not what it says it works on"
+        clock.advance(LEASE_S - 1)
+        assert store.release_expired("s") == [2]
+
     def test_workers_serve_studies_that_ask_for_them(self, store: TrialStore, clock: FakeClock) -> None:
         driven(store, "local", 1, executor="local")
         driven(store, "asking", 2)

@@ -87,7 +87,7 @@ def test_what_changes_often_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch
     beat = Heartbeat(store, FACTS, 4.0)
     said: list[WorkerFacts] = []
     real = store.announce_worker
-    monkeypatch.setattr(store, "announce_worker", lambda facts, lease_s: (said.append(facts), real(facts, lease_s)))
+    monkeypatch.setattr(store, "announce_worker", lambda facts, lease_s: (said.append(facts), real(facts, lease_s))[1])
     beat.start()
     began = time.monotonic()
     for number in range(40):

@@ -67,9 +67,9 @@ def test_it_says_how_much_of_the_gpu_its_engine_holds() -> None:
     said: list[Any] = []
     announce = store.announce_worker
 
-    def note(facts: WorkerFacts, lease_s: float) -> None:
+    def note(facts: WorkerFacts, lease_s: float) -> frozenset[int]:
         said.append(facts.resources.get("gpu_memory_used_bytes"))
-        announce(facts, lease_s)
+        return announce(facts, lease_s)
 
     store.announce_worker = note  # type: ignore[assignment, method-assign]
     make(store, FakeEngine(gpu_memory_used_bytes=12_345)).run()
