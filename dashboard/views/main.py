@@ -34,7 +34,7 @@ _STYLE = """<style>
 #: Titles of the pages that draw nothing.
 _WITHOUT_PICTURES = ("Studies", "Health", "Export")
 #: Key under which steps to having loaded what draws pictures are counted, their number, and the seconds between them.
-_AHEAD, _LOADED, _AHEAD_S = "loaded ahead", 3, 1.5
+_AHEAD, _LOADED, _AHEAD_S = "loaded ahead", 3, 0.8
 #: Key of the database that this visitor has seen.
 _SEEN = "seen database"
 
