@@ -15,7 +15,7 @@ from autopeft.objectives import Objective
 from ._axes import Place, focus
 
 #: Points of the crowd that are drawn; more are not told apart, and a browser without a graphics card takes long.
-MOST_DRAWN = 2000
+MOST_DRAWN = 1500
 #: Roles of which there may be thousands, and of which one more or less changes nothing.
 CROWDED = ("dominated", "pruned", "infeasible")
 #: Cells that the picture is divided into, across and up.

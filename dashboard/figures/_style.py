@@ -87,8 +87,12 @@ def empty_figure(reason: str, *, height: int = 160) -> go.Figure:
 
 def sample_figure() -> go.Figure:
     """A picture of nothing with a bit of everything: a browser that has drawn it draws the next one at once."""
+    # So many points that the browser compiles what draws them.
+    many = {"x": list(range(500)), "y": [1] * 500, "customdata": list(range(500)), "mode": "markers"}
     figure = go.Figure(
         [
+            go.Scatter(**many, name="crowd", marker={"symbol": "circle-open"}, hovertemplate="%{x}"),
+            go.Scatter(**many, name="others", marker={"symbol": "triangle-down-open"}, hovertemplate="%{x}"),
             go.Scatter(x=[1, 2], y=[1, 2], mode="markers", name="points", error_y={"array": [1, 1]}),
             go.Scatter(x=[1, 2], y=[2, 1], mode="lines+text", name="lines", text=["a", "b"]),
         ]

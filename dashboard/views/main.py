@@ -97,7 +97,7 @@ def _load_ahead() -> None:
     if times > 2:
         st.rerun()  # it is there: the page is drawn without this
     with st.container(key="ahead"):
-        st.plotly_chart(figures.sample_figure(), key="sample", config={"staticPlot": True}, alt="nothing")
+        st.plotly_chart(figures.sample_figure(), key="sample", config={"displaylogo": False}, alt="nothing")
 
 
 def _page(url: str, view: _View) -> Callable[[], None]:
