@@ -120,8 +120,12 @@ class Supervisor:
         try:
             self._serve_on()
         finally:
+            # However it comes to its end, it does not wait for the store for ever.
+            self.stop()
             for study, trial in self._next:
                 self._release(study, [trial])
+            if self._may_hold_unknown:
+                self._patiently(self._give_back_unknown)
 
     def _serve_on(self) -> None:
         idle_since, pause_s = time.monotonic(), _IDLE_S[0]
@@ -213,11 +217,12 @@ class Supervisor:
 
     def _give_back_unknown(self) -> None:
         """Give back trials that were claimed by a request whose answer never came."""
-        for lease in self._store.drivers():
-            for number, holder in self._store.running_workers(lease.study).items():
+        # What is served by its name may have no driver.
+        for study in {*(lease.study for lease in self._store.drivers()), *self._settings.studies}:
+            for number, holder in self._store.running_workers(study).items():
                 if holder == self.id:
                     with suppress(TrialConflictError):
-                        self._store.release_trial(lease.study, number, self.id)
+                        self._store.release_trial(study, number, self.id)
         self._may_hold_unknown = False
 
     def _work(self, study: str, trials: Sequence[Trial]) -> None:

@@ -354,6 +354,43 @@ def test_asked_to_stop_it_gives_back_what_it_took_when_a_trial_ended() -> None:
     assert store.load_trial("study", 1).attempts == 0
 
 
+def test_asked_to_stop_it_gives_back_what_it_was_given_without_a_word() -> None:
+    store = driven(1, 2)
+    flaky = Flaky(store)
+    flaky.behind["complete_and_claim"] = 1
+    worker = make(flaky)
+    finish = store.complete_and_claim
+
+    def stopped(*args: Any, **options: Any) -> Any:
+        found = finish(*args, **options)
+        worker.stop()
+        return found
+
+    store.complete_and_claim = stopped  # type: ignore[method-assign]
+    assert worker.run() == 1
+    assert states(store) == ["COMPLETE", "WAITING"]
+    assert store.load_trial("study", 1).attempts == 0
+
+
+@pytest.mark.parametrize("name", ["claim_next", "complete_and_claim"])
+def test_what_it_was_given_without_a_word_is_found_where_nobody_drives(name: str) -> None:
+    store = make_store(1, 2)
+    flaky = Flaky(store)
+    flaky.behind[name] = 1
+    assert make(flaky, studies=("study",)).run() == 2
+    assert states(store) == ["COMPLETE", "COMPLETE"]
+    assert [item.attempts for item in store.load_study("study").trials] == [1, 1]
+
+
+def test_it_comes_to_an_end_while_the_store_is_out_of_reach() -> None:
+    flaky = Flaky(driven(1))
+    flaky.before = {"claim_next": 1_000_000, "drivers": 1_000_000}
+    thread = threading.Thread(target=make(flaky, grace_s=0.3).run, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
 def test_a_supervisor_is_light() -> None:
     """What crashes and what is large is the engine's."""
     code = "import sys, workers.supervisor; print([n for n in ('torch', 'transformers', 'ray') if n in sys.modules])"
