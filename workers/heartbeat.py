@@ -36,6 +36,7 @@ class Heartbeat:
         self._done = threading.Event()
         self._wake = threading.Event()
         self._lost: set[int] = set()
+        self._n_holds = 0
         self._is_changed = False
         # Nothing was said for a while: what changes is said at once.
         self._is_quiet = False
@@ -68,8 +69,6 @@ class Heartbeat:
 
     def hold(self, study: str, numbers: Collection[int]) -> None:
         """From now on the leases of these trials are kept alive."""
-        with self._lock:
-            self._lost = set()
         self._change({"state": WorkerState.WORKING, "study": study, "trials": tuple(numbers)}, is_urgent=False)
 
     def drop(self) -> None:
@@ -89,6 +88,9 @@ class Heartbeat:
 
     def _change(self, changes: dict[str, Any], *, is_urgent: bool) -> None:
         with self._lock:
+            if "trials" in changes:
+                self._lost = set()
+                self._n_holds += 1
             self._facts = replace(self._facts, **changes)
             self._is_changed = True
             if is_urgent or self._is_quiet:
@@ -112,7 +114,8 @@ class Heartbeat:
                 self._wake.wait(pause_s - short_s)
 
     def _beat(self) -> None:
-        facts = self.facts
+        with self._lock:
+            facts, n_holds = self._facts, self._n_holds
         try:
             lost = self._store.announce_worker(facts, self._lease_s)
         except StoreError as error:
@@ -121,9 +124,10 @@ class Heartbeat:
             self._is_troubled = True
             return
         with self._lock:
-            # A trial that was finished or given back meanwhile is not lost, but nobody looks then.
-            if facts.study == self._facts.study:
-                self._lost |= lost & set(self._facts.trials)
+            # A trial that was finished meanwhile is not lost, but nobody looks then. If others are held by now, or the
+            # same ones once more, nothing was asked of these.
+            if n_holds == self._n_holds:
+                self._lost |= lost
         if self._is_troubled:
             _logger.warning("the store is there again.")
         self._is_troubled = False

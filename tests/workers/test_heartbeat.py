@@ -58,6 +58,31 @@ def test_a_trial_that_another_worker_has_is_lost() -> None:
     beat.stop()
 
 
+def test_what_was_lost_before_is_not_lost_when_it_is_held_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is of the time before: meanwhile the trial was given back, and claimed once more."""
+    store = make_store(1)
+    beat = Heartbeat(store, FACTS, 0.4)
+    beat.hold("study", [0])
+    real = store.announce_worker
+
+    def late(facts: WorkerFacts, lease_s: float) -> frozenset[int]:
+        found = real(facts, lease_s)
+        store.claim_trial("study", FACTS.id, lease_s=60)
+        beat.drop()
+        beat.hold("study", [0])
+        return found
+
+    monkeypatch.setattr(store, "announce_worker", late)
+    beat._beat()
+    assert beat.lost == frozenset()
+    monkeypatch.setattr(store, "announce_worker", real)
+    beat._beat()
+    assert beat.lost == frozenset()
+    store.release_trial("study", 0, FACTS.id)
+    beat._beat()
+    assert beat.lost == {0}
+
+
 def test_a_store_that_cannot_be_reached_is_told_once_and_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
