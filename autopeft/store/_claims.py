@@ -231,11 +231,17 @@ def _taking_by_turn(
     update_trial = _taking(select(turn.c.id).scalar_subquery(), kinds, server=server, is_batch=is_batch)
     taken = update_trial.where(*may_be_lost).cte("taken")
     leased = insert(LeaseRow).from_select(list(_LEASE_COLUMNS), select(taken.c.id, *_lease_values(server)))
-    # Of many that claim at once, one writes.
+    # Of many that claim at once, one writes, and nobody waits for it, or for a driver that was stopped in the middle.
     is_old = or_(DriverRow.served_at.is_(None), DriverRow.served_at <= _ago(server, SERVED_GRAIN_S))
+    driver = (
+        select(DriverRow.study_id)
+        .where(DriverRow.study_id == select(turn.c.id).scalar_subquery(), exists(select(taken.c.id)), is_old)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("driver")
+    )
     served = (
         update(DriverRow)
-        .where(DriverRow.study_id == select(turn.c.id).scalar_subquery(), exists(select(taken.c.id)), is_old)
+        .where(DriverRow.study_id == driver.c.study_id)
         .values(served_at=now_of(server))
         .returning(DriverRow.study_id)
     )
