@@ -136,6 +136,21 @@ class SqlContract(StoreContract):
         with store._engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM leases").scalar() == 2000
 
+    def test_processes_end_trials_and_take_the_next_each_once(
+        self, store: SqlStore, url: str, study: str, tmp_path: Path
+    ) -> None:
+        n = 150
+        store.add_trials(study, [make_draft(rank) for rank in range(1, n + 1)])
+        store.acquire_driver(study, "d", executor="workers", lease_s=600)
+        outputs = run_at_once("relay", url, tmp_path / "go")
+        assert sorted(number for numbers in outputs for number in numbers) == list(range(n))
+        trials = store.load_study(study).trials
+        found = {(trial.state, trial.attempts, len(trial.measurements)) for trial in trials}
+        assert found == {(TrialState.COMPLETE, 1, 1)}
+        assert store.running_workers(study) == {}
+        with store._engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM leases").scalar() == n
+
     def test_processes_creating_the_same_database_at_once(self, url: str, tmp_path: Path) -> None:
         assert run_at_once("create", url, tmp_path / "go") == [0] * N_PROCESSES
         with SqlStore(url) as store:
