@@ -61,7 +61,7 @@ class Direct:
         values = {
             name: parameters[name] if binder is None else binder(parameters[name]) for name, binder in self._binders
         }
-        cursor.execute(self.sql, values)
+        cursor.execute(self.sql, values, prepare=True)
         if self._make is None:
             return [], cursor.rowcount
         return [self._make(self._read(row)) for row in cursor.fetchall()], cursor.rowcount
