@@ -308,7 +308,7 @@ def test_a_driver_that_lost_the_study_stops_driving_and_says_so(tmp_path: Path) 
     stores = [open_store(url), open_store(url)]
     told = [Said(), Said()]
     seats = [
-        DriverSeat(store, "toy-study", executor="local", progress=said, lease_s=0.4)
+        DriverSeat(store, "toy-study", executor="local", progress=said, lease_s=1.0)
         for store, said in zip(stores, told, strict=True)
     ]
     paused, resume = threading.Event(), threading.Event()
