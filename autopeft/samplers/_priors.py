@@ -38,8 +38,8 @@ class DimensionScaled:
     log l ~ N(mu + log(d) / 2, s^2) (Hvarfner et al., "Vanilla Bayesian optimization performs great in high dimensions",
     arXiv 2402.02229, with mu = sqrt(2) and s = sqrt(3)). Less spread here, so that no dimension is switched off or
     singled out by a few noisy values, and shorter, because more of what is measured is believed to be noise. From 20
-    and from 50 configurations of CoLA, RTE and SST-2, other configurations were more likely, in mean log density, with
-    mu = -1 than with -0.5 (-0.5 than 0) in all six cases, and ordered as well.
+    and from 50 configurations of CoLA, RTE and SST-2, other configurations were more likely, in mean log density, than
+    with mu = -0.5 and s = 1 in all six cases, and ordered about as well (rank correlations 0.39 instead of 0.39).
 
     Args:
         location: mu.
@@ -88,8 +88,9 @@ class NoisePrior:
     """A log-normal noise variance, in units of the standardised outcome: log v ~ N(location, spread^2).
 
     BoTorch's default, around exp(-4), believes short trainings far too readily: from 40 configurations of CoLA, RTE and
-    SST-2 the mean log density of other configurations, at another seed, was -2.8, -6.7 and -2.1 with it, and -1.6,
-    -3.2 and -1.3 with this one. Where there is no noise, a few dozen observations are enough to say so.
+    SST-2 the mean log density of other configurations, at another seed, was -2.6, -6.7 and -1.9 with it, and -1.7,
+    -2.4 and -1.5 with this one, everything else being equal. Where there is no noise, a few dozen observations are
+    enough to say so.
 
     Args:
         location: Mean of the logarithm.

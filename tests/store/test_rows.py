@@ -28,7 +28,7 @@ def large_draft(number: int) -> TrialDraft:
 
 
 @pytest.mark.slow
-def test_a_thousand_large_trials_load_in_a_moment(tmp_path: Path) -> None:
+def test_a_thousand_large_trials_load_in_half_a_second(tmp_path: Path) -> None:
     predictions = tuple(float(i % 10) for i in range(1000))
     writes = []
     with SqlStore(tmp_path / "a.db") as store:
@@ -43,11 +43,11 @@ def test_a_thousand_large_trials_load_in_a_moment(tmp_path: Path) -> None:
             store.complete_trial("s", number, "w", [measurement])
             writes.append(time.perf_counter() - start)
         loads = []
-        for _ in range(5):
+        for _ in range(15):
             decode_configuration.cache_clear()
             # Processor time: other programs on the machine must not count.
             start = time.process_time()
             assert len(store.load_study("s").trials) == 1000
             loads.append(time.process_time() - start)
-    assert min(loads) < 2.0
+    assert min(loads) < 0.5
     assert sorted(writes)[500] < 0.1  # four transactions
