@@ -273,6 +273,8 @@ def host(
     url: str, index: int, n: int, n_lost: int, mean_s: float, lease_s: float, n_threads: int, stop: Any, told: Any
 ) -> None:
     """A process with simulated workers."""
+    # Workers are other machines: they take no time from the search and the server when these want it.
+    os.nice(10)
     made = Host(url, index, n, n_lost, mean_s, lease_s)
     made.store.drivers()
     told.put("ready")

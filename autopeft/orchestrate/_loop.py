@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -23,6 +24,10 @@ from autopeft.store import StudyFollower, TrialStore
 from autopeft.study import Study, TrialDraft, TrialKind, TrialState
 
 _POLL_S = 0.5
+#: Workers that wait get what was asked for before all that they want is.
+_MOST_AT_ONCE = 250
+#: Trials after which the garbage collector is told that those there are stay.
+_SETTLED_AFTER = 5000
 #: What is worked out from all trials is worked out anew when so large a share of them has ended since.
 _STALE_SHARE = 1 / 200
 #: Attribute of the study with what the sampler's newest model predicts of each trial without it: `Suggestion.left_out`.
@@ -83,6 +88,7 @@ class SearchLoop:
         self._n_reported = -1
         self._n_reconsidered = -1
         self._n_left_out = -1
+        self._n_settled = 0
         self._name = prepared.spec.name
         self._seat = seat or DriverSeat(store, self._name, executor=executor.name, progress=progress)
         # Only a pruner looks at the curves of running trials.
@@ -111,6 +117,8 @@ class SearchLoop:
             raise
         finally:
             self._seat.release()
+            if self._n_settled:
+                gc.unfreeze()
 
     def _run(self) -> SearchResult:
         self.recover()
@@ -194,6 +202,7 @@ class SearchLoop:
         while True:
             self._seat.check()
             study = self._follower.refresh()
+            self._settle(len(study.trials))
             n_searched = self._follower.count([TrialKind.SEARCH])
             missing = settings.trials - n_searched
             if self._deadline is not None and time.monotonic() > self._deadline:
@@ -208,13 +217,20 @@ class SearchLoop:
             free = self._executor.slots - self._follower.count(kinds, TrialState.WAITING)
             free -= self._continue(study, free)
             wanted = min(missing, free)
-            if wanted > 0 and not self._ask(sampler, study, wanted):
+            if wanted > 0 and not self._ask(sampler, wanted):
                 self._stopped_early = f"the search space is exhausted after {n_searched} trials"
                 self._drain(kinds)
                 return
             if not self._executor.advance(self._name, kinds) and missing <= 0:
                 self._drain(kinds)
                 return
+
+    def _settle(self, n_trials: int) -> None:
+        """Keep the garbage collector from going through all trials again and again, for seconds if they are many."""
+        if n_trials - self._n_settled >= _SETTLED_AFTER:
+            gc.collect()
+            gc.freeze()
+            self._n_settled = n_trials
 
     def _continue(self, study: Study, n: int) -> int:
         """Put up to n stopped trials back that the pruner would not stop any more.
@@ -245,12 +261,18 @@ class SearchLoop:
         report = pruning_report(study, rungs=self._pruner.rungs, n_steps=n_steps)
         self._store.set_attribute(self._name, PRUNING_ATTRIBUTE, report)
 
-    def _ask(self, sampler: Sampler, study: Study, n: int) -> bool:
+    def _ask(self, sampler: Sampler, n: int) -> bool:
         """Enqueue up to n suggestions.
 
         Returns:
             False if the space has nothing left to suggest.
         """
+        return all(
+            self._enqueue(sampler, self._follower.study, min(n_left, _MOST_AT_ONCE))
+            for n_left in range(n, 0, -_MOST_AT_ONCE)
+        )
+
+    def _enqueue(self, sampler: Sampler, study: Study, n: int) -> bool:
         suggestions = sampler.ask(study.trials, n)
         space = self._prepared.space
         drafts = []

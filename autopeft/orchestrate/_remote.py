@@ -28,7 +28,7 @@ _LONGEST_WAIT_S = 5.0
 _EXPLAIN_AFTER_S = 15.0
 #: Trials that wait beyond those for which there are workers, as a share of these: a worker never waits for the sampler.
 _LOOKAHEAD = 0.25
-#: If trials are short, as many wait as end within so long: about what it takes to see that, to ask and to add them.
+#: If trials are short, as many wait as end within so long, and within twice the time that asking for more takes.
 _SUPPLY_S = 2.0
 #: What costs time is done again only after so many times that long: of a very large study it takes a while.
 _REST = 9.0
@@ -82,8 +82,10 @@ class RemoteExecutor:
         self._n_unfinished = 0
         self._n_running = 0
         self._capacity = 1
-        self._n_taken = 0.0
+        self._taken_per_s = 0.0
         self._counted: tuple[float, int] | None = None
+        self._returned: float | None = None
+        self._asking_s = 0.0
         self._next_look = 0.0
         self._next_recovery = 0.0
         self._idle_since: float | None = None
@@ -97,7 +99,8 @@ class RemoteExecutor:
 
     @property
     def _ahead(self) -> int:
-        few, needed = math.ceil(_LOOKAHEAD * self._capacity), math.ceil(self._n_taken)
+        few = math.ceil(_LOOKAHEAD * self._capacity)
+        needed = math.ceil(self._taken_per_s * (_SUPPLY_S + 2 * self._asking_s))
         return max(1, few, min(needed, self._capacity))
 
     def advance(self, study: str, kinds: Collection[TrialKind]) -> bool:
@@ -111,7 +114,11 @@ class RemoteExecutor:
         Raises:
             MachineError: If no worker can ever be had.
         """
-        deadline = time.monotonic() + _LONGEST_WAIT_S
+        called = time.monotonic()
+        if self._returned is not None:
+            self._asking_s = called - self._returned
+        self._returned = None
+        deadline = called + _LONGEST_WAIT_S
         pause_s, capacity, has_news = _POLL_S[0], self._capacity, False
         while True:
             began = time.monotonic()
@@ -127,23 +134,28 @@ class RemoteExecutor:
             ended = time.monotonic()
             if has_news:
                 deadline = min(deadline, ended + _POLL_S[1])
-            is_scarce = len(mine) - self._n_running <= self._ahead // 2
-            if (is_scarce and (has_news or self._capacity > capacity)) or ended > deadline:
+            n_spare = len(mine) - self._n_running - self._ahead // 2
+            if (n_spare <= 0 and (has_news or self._capacity > capacity)) or ended > deadline:
+                self._returned = ended
                 return True
-            time.sleep(min(max(pause_s, _REST * (ended - began)), _POLL_S[1]))
+            time.sleep(min(max(pause_s, _REST * (ended - began)), _POLL_S[1], self._lasts_s(n_spare)))
             pause_s = min(1.3 * pause_s, _POLL_S[1])
 
     def give_back(self, study: str) -> None:
         """Nothing: workers finish what they hold, whoever drives the study then."""
 
+    def _lasts_s(self, n: int) -> float:
+        """For how long so many trials are enough; without end where nothing is known, or there are none."""
+        return n / self._taken_per_s if n > 0 and self._taken_per_s > 0 else math.inf
+
     def _count_taken(self, now: float) -> None:
-        """Work out how many trials end, and so are taken, within `_SUPPLY_S`."""
+        """Work out how many trials end, and so are taken, per second."""
         n_ended = 0 if self._follower is None else self._follower.n_finished()
         if self._counted is None:
             self._counted = now, n_ended
         elapsed_s = now - self._counted[0]
         if elapsed_s >= _SUPPLY_S:
-            self._n_taken = (n_ended - self._counted[1]) * _SUPPLY_S / elapsed_s
+            self._taken_per_s = (n_ended - self._counted[1]) / elapsed_s
             self._counted = now, n_ended
 
     def _look_after(self, study: str) -> None:

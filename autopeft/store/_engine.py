@@ -105,6 +105,8 @@ def make_engine(url: URL, *, busy_timeout_s: float, autocommit: bool = False) ->
     if password_file is not None:
         _read_password_on_connect(engine, url, Path(str(password_file)))
     _plan_for_few_rows(engine)
+    if autocommit:
+        _plan_single_statements_once(engine)
     _ping_before_use(engine)
     _forget_connections_after_fork(engine)
     return engine
@@ -126,6 +128,24 @@ def _plan_for_few_rows(engine: Engine) -> None:
         connection.autocommit = True
         connection.execute("SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off")
         connection.autocommit = before
+
+
+def _plan_single_statements_once(engine: Engine) -> None:
+    """Have the server plan a statement that is prepared once, and those of a transaction of several every time.
+
+    Left to itself it compares what a plan would cost with what the first plans of that statement cost, which it made
+    while there were few trials, and goes on to plan each claim and each result anew: that takes longer than to run it.
+    What is read in transactions is another share of a study every time, and wants a plan for that.
+    """
+
+    @event.listens_for(engine, "connect")
+    def plan_once(connection: Any, _record: Any) -> None:
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+
+    @event.listens_for(engine, "begin")
+    def plan_every_time(connection: Connection) -> None:
+        if "isolation_level" in connection.get_execution_options():
+            connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
 
 
 def _ping_before_use(engine: Engine) -> None:

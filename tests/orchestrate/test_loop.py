@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from autopeft.exceptions import InfeasibleError
 from autopeft.modules import MODULES
-from autopeft.orchestrate import LocalExecutor, Progress, SearchLoop, SearchResult, SilentProgress, baselines
+from autopeft.orchestrate import LocalExecutor, Progress, SearchLoop, SearchResult, SilentProgress, _loop, baselines
 from autopeft.orchestrate._driver import DriverSeat
 from autopeft.orchestrate._loop import LEFT_OUT_ATTRIBUTE, _is_due
 from autopeft.orchestrate._worker_id import worker_id
@@ -200,6 +201,39 @@ def test_a_cohort_is_asked_for_and_trained_together() -> None:
     make_loop(store, runner, cohort=4, confirm_top=0, trials=8).run()
     assert counts(store) == {("search", "COMPLETE"): 8}
     assert max(batches) == 4
+
+
+def test_what_is_asked_for_in_parts_is_what_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the same search that asks for everything at once; no part is larger than it may be."""
+    added: list[int] = []
+
+    class Counting(MemoryStore):
+        def add_trials(self, name, drafts, **more):
+            added.append(len(drafts))
+            return super().add_trials(name, drafts, **more)
+
+    def search(most: int) -> list[str]:
+        monkeypatch.setattr(_loop, "_MOST_AT_ONCE", most)
+        added.clear()
+        result = make_loop(Counting(), ToyRunner(), cohort=7, trials=7, confirm_top=0).run()
+        return [item.configuration.fingerprint for item in result.study.trials]
+
+    whole = search(250)
+    assert added == [7]
+    assert search(3) == whole
+    assert added == [3, 3, 1]
+
+
+def test_the_garbage_collector_leaves_the_trials_of_a_long_search_alone_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_loop, "_SETTLED_AFTER", 3)
+    before, during = gc.get_freeze_count(), []
+    runner = ToyRunner(hook=lambda _: during.append(gc.get_freeze_count()))
+    make_loop(MemoryStore(), runner, trials=7, confirm_top=0).run()
+    assert during[0] == before
+    assert during[-1] > before
+    assert gc.get_freeze_count() == 0
 
 
 def test_trials_of_a_dead_process_are_put_back_and_run_again() -> None:

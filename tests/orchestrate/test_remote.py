@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import threading
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +122,30 @@ def test_where_trials_are_short_more_wait_and_never_more_than_there_are_workers(
     assert executor.slots == 16 + 16
     executor._count_taken(205.0)
     assert executor.slots == 16 + 4, "nothing has ended for long"
+    assert executor._lasts_s(3) == math.inf
+
+
+def test_more_wait_where_it_takes_long_to_ask_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: arithmetic; as many wait ahead as end in two seconds and twice the time that asking took."""
+    store = make_store(*range(1, 40))
+    announce(store, 16)
+    executor = RemoteExecutor(store, SilentProgress())
+    now = 100.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(_remote, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    assert executor.advance("study", KINDS)
+    for number in range(5):
+        assert store.claim_trial("study", "host:k:1:0", lease_s=60, numbers=[number]) is not None
+        store.complete_trial("study", number, "host:k:1:0", [make_measurement(0.5)])
+    executor._counted = now, 0
+    now += 2.5
+    assert executor.advance("study", KINDS)
+    assert executor.slots == 16 + 14
+    assert executor._lasts_s(3) == 1.5
 
 
 def test_a_worker_that_trains_cohorts_counts_for_as_many() -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from autopeft.exceptions import StoreError
 from autopeft.store import SqlStore
-from tests.store.builders import claimed, make_draft, make_spec
+from tests.store.builders import claimed, make_draft, make_measurement, make_spec
 from tests.store.conftest import PASSWORD, Cluster, execute
 from tests.store.sql_contract import SqlContract
 
@@ -119,3 +119,35 @@ def test_plans_are_run_as_they_are(url: str) -> None:
             with reading() as connection:
                 assert connection.execute(text("SHOW jit")).scalar_one() == "off"
                 assert connection.execute(text("SHOW enable_seqscan")).scalar_one() == "off"
+
+
+def test_what_workers_ask_is_planned_once_however_the_study_grows(url: str) -> None:
+    """Oracle: the server's own counts; left to itself it plans anew what costs more than in the beginning."""
+    with SqlStore(url) as store:
+        store.create_study(make_spec())
+        store.add_trials("s", [make_draft(rank) for rank in range(1, 201)])
+        found = store.claim_next("w", lease_s=60, studies=["s"])
+        for i in range(60):
+            if i == 30:
+                with store._single() as connection:
+                    connection.execute(text("ANALYZE"))
+            found = store.complete_and_claim(
+                found[0][0], found[0][1].number, "w", [make_measurement()], lease_s=60, studies=["s"]
+            )
+        with store._single() as connection:
+            query = "SELECT name, generic_plans, custom_plans FROM pg_prepared_statements"
+            plans = {row.name: (row.generic_plans, row.custom_plans) for row in connection.execute(text(query))}
+    assert max(plans.values()) == (60, 0)
+    assert all(custom == 0 for _, custom in plans.values())
+
+
+def test_what_is_read_in_transactions_is_planned_every_time(url: str) -> None:
+    with SqlStore(url) as store:
+        store.create_study(make_spec())
+        for reading, mode in (
+            (store._writing, "force_custom_plan"),
+            (store._reading, "force_custom_plan"),
+            (store._single, "force_generic_plan"),
+        ):
+            with reading() as connection:
+                assert connection.execute(text("SHOW plan_cache_mode")).scalar_one() == mode
