@@ -20,7 +20,7 @@ from autopeft.orchestrate._recover import recover
 from autopeft.orchestrate._warm_start import stored_warm_start
 from autopeft.pruners import PRUNING_ATTRIBUTE, NoPruner, Pruner, pruning_report, to_continue
 from autopeft.samplers import Sampler, Suggestion, make_sampler
-from autopeft.store import StudyFollower, TrialStore
+from autopeft.store import LOCAL_EXECUTOR, StudyFollower, TrialStore
 from autopeft.study import Study, TrialDraft, TrialKind, TrialState
 
 _POLL_S = 0.5
@@ -116,9 +116,9 @@ class SearchLoop:
             self._executor.give_back(self._name)
             raise
         finally:
-            self._seat.release()
             if self._n_settled:
                 gc.unfreeze()
+            self._seat.release()
 
     def _run(self) -> SearchResult:
         self.recover()
@@ -205,7 +205,7 @@ class SearchLoop:
             self._settle(len(study.trials))
             n_searched = self._follower.count([TrialKind.SEARCH])
             missing = settings.trials - n_searched
-            if self._deadline is not None and time.monotonic() > self._deadline:
+            if self._is_late():
                 n_finished = self._follower.n_finished([TrialKind.SEARCH])
                 if n_finished < settings.trials:
                     self._is_out_of_time = True
@@ -218,6 +218,7 @@ class SearchLoop:
             free -= self._continue(study, free)
             wanted = min(missing, free)
             if wanted > 0 and not self._ask(sampler, wanted):
+                n_searched = self._follower.count([TrialKind.SEARCH])
                 self._stopped_early = f"the search space is exhausted after {n_searched} trials"
                 self._drain(kinds)
                 return
@@ -226,8 +227,11 @@ class SearchLoop:
                 return
 
     def _settle(self, n_trials: int) -> None:
-        """Keep the garbage collector from going through all trials again and again, for seconds if they are many."""
-        if n_trials - self._n_settled >= _SETTLED_AFTER:
+        """Keep the garbage collector from going through all trials again and again, for seconds if they are many.
+
+        Where this process trains itself there are models, too, which must not stay longer than they are used.
+        """
+        if self._executor.name != LOCAL_EXECUTOR and n_trials - self._n_settled >= _SETTLED_AFTER:
             gc.collect()
             gc.freeze()
             self._n_settled = n_trials
@@ -262,17 +266,31 @@ class SearchLoop:
         self._store.set_attribute(self._name, PRUNING_ATTRIBUTE, report)
 
     def _ask(self, sampler: Sampler, n: int) -> bool:
-        """Enqueue up to n suggestions.
+        """Enqueue up to n suggestions, in parts, so that workers that wait get the first ones soon.
 
         Returns:
             False if the space has nothing left to suggest.
         """
-        return all(
-            self._enqueue(sampler, self._follower.study, min(n_left, _MOST_AT_ONCE))
-            for n_left in range(n, 0, -_MOST_AT_ONCE)
-        )
+        while n > 0:
+            n_before = self._follower.n_trials
+            if not self._enqueue(sampler, self._follower.study, min(n, _MOST_AT_ONCE)):
+                return False
+            n_added = self._follower.n_trials - n_before
+            if not n_added or self._is_late():
+                return True
+            n -= n_added
+            self._seat.check()
+        return True
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
 
     def _enqueue(self, sampler: Sampler, study: Study, n: int) -> bool:
+        """Enqueue up to n suggestions at once; none if another process added trials that this one has not seen.
+
+        Returns:
+            False if the space has nothing left to suggest.
+        """
         suggestions = sampler.ask(study.trials, n)
         space = self._prepared.space
         drafts = []

@@ -100,7 +100,8 @@ class RemoteExecutor:
     @property
     def _ahead(self) -> int:
         few = math.ceil(_LOOKAHEAD * self._capacity)
-        needed = math.ceil(self._taken_per_s * (_SUPPLY_S + 2 * self._asking_s))
+        # Not more for a sampler that is slow: what is asked for together cannot learn from one another.
+        needed = math.ceil(self._taken_per_s * (_SUPPLY_S + 2 * min(self._asking_s, _SUPPLY_S)))
         return max(1, few, min(needed, self._capacity))
 
     def advance(self, study: str, kinds: Collection[TrialKind]) -> bool:
@@ -117,7 +118,6 @@ class RemoteExecutor:
         called = time.monotonic()
         if self._returned is not None:
             self._asking_s = called - self._returned
-        self._returned = None
         deadline = called + _LONGEST_WAIT_S
         pause_s, capacity, has_news = _POLL_S[0], self._capacity, False
         while True:
@@ -128,21 +128,22 @@ class RemoteExecutor:
             self._n_unfinished = len(mine)
             self._look_after(study)
             self._n_running = sum(item.state is TrialState.RUNNING for item in mine)
+            ended = self._returned = time.monotonic()
             if not mine:
                 return False
             self._explain(study, is_anything_running=self._n_running > 0)
-            ended = time.monotonic()
             if has_news:
                 deadline = min(deadline, ended + _POLL_S[1])
             n_spare = len(mine) - self._n_running - self._ahead // 2
             if (n_spare <= 0 and (has_news or self._capacity > capacity)) or ended > deadline:
-                self._returned = ended
                 return True
-            time.sleep(min(max(pause_s, _REST * (ended - began)), _POLL_S[1], self._lasts_s(n_spare)))
+            longest_s = min(_POLL_S[1], max(_POLL_S[0], self._lasts_s(n_spare)))
+            time.sleep(min(max(pause_s, _REST * (ended - began)), longest_s))
             pause_s = min(1.3 * pause_s, _POLL_S[1])
 
     def give_back(self, study: str) -> None:
-        """Nothing: workers finish what they hold, whoever drives the study then."""
+        """Nothing but to forget when trials were asked for: workers finish what they hold, whoever drives then."""
+        self._returned = None
 
     def _lasts_s(self, n: int) -> float:
         """For how long so many trials are enough; without end where nothing is known, or there are none."""

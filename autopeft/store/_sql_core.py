@@ -87,7 +87,10 @@ class SqlCore:
 
     @contextmanager
     def _glancing(self) -> Iterator[Connection]:
-        """For reading where statements need not see the same moment."""
+        """For reading by keys where statements need not see the same moment.
+
+        On PostgreSQL these are planned without a look at the values that are asked for.
+        """
         engine = self._read_engine if self._is_sqlite else self._single_engine
         with translated_errors(self._url), engine.begin() as connection:
             yield connection

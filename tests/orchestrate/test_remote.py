@@ -130,12 +130,14 @@ def test_more_wait_where_it_takes_long_to_ask_for_them(monkeypatch: pytest.Monke
     store = make_store(*range(1, 40))
     announce(store, 16)
     executor = RemoteExecutor(store, SilentProgress())
-    now = 100.0
+    now, pauses = 100.0, list[float]()
 
     def sleep(seconds: float) -> None:
         nonlocal now
         now += seconds
+        pauses.append(seconds)
 
+    monkeypatch.setattr(_remote, "_LONGEST_WAIT_S", 1.0)
     monkeypatch.setattr(_remote, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     assert executor.advance("study", KINDS)
     for number in range(5):
@@ -144,8 +146,11 @@ def test_more_wait_where_it_takes_long_to_ask_for_them(monkeypatch: pytest.Monke
     executor._counted = now, 0
     now += 2.5
     assert executor.advance("study", KINDS)
-    assert executor.slots == 16 + 14
-    assert executor._lasts_s(3) == 1.5
+    assert executor.slots == 16 + 12, "no more for a sampler that takes longer than two seconds"
+    executor._counted, executor._taken_per_s = (now, 5), 130.0
+    pauses.clear()
+    assert executor.advance("study", KINDS)
+    assert max(pauses) == pytest.approx((34 - 16 // 2) / 130)
 
 
 def test_a_worker_that_trains_cohorts_counts_for_as_many() -> None:

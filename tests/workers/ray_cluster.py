@@ -30,6 +30,7 @@ class RayCluster:
         self.token_file.write_text(TOKEN)
         self.token_file.chmod(0o600)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._killed: list[subprocess.Popen[bytes]] = []
         self.head = self._start(
             "--head", f"--port={self.port}", f"--ray-client-server-port={self.client_port}", "--num-cpus=0",
             f"--node-ip-address={HEAD}", "--include-dashboard=false", "--disable-usage-stats",
@@ -64,12 +65,14 @@ class RayCluster:
         deadline = time.monotonic() + 120
         for i, process in enumerate(self.processes):
             log = self.folder / f"start-{i}.log"
-            while process.poll() is None and "Ray runtime started" not in log.read_text():
+            while process not in self._killed and "Ray runtime started" not in log.read_text():
+                assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
 
     def kill_node(self, node: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:
         """End a node with everything on it, as a machine that loses its power does."""
+        self._killed.append(node)
         family = [node, *psutil.Process(node.pid).children(recursive=True)]
         for process in family:
             with_pid = psutil.Process(process.pid) if psutil.pid_exists(process.pid) else None
