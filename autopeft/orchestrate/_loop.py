@@ -203,8 +203,7 @@ class SearchLoop:
             self._seat.check()
             study = self._follower.refresh()
             self._settle(len(study.trials))
-            n_searched = self._follower.count([TrialKind.SEARCH])
-            missing = settings.trials - n_searched
+            missing = settings.trials - self._follower.count([TrialKind.SEARCH])
             if self._is_late():
                 n_finished = self._follower.n_finished([TrialKind.SEARCH])
                 if n_finished < settings.trials:

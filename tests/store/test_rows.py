@@ -1,11 +1,13 @@
-"""Reading is fast enough to be done before every suggestion."""
+"""Reading is fast enough to be done before every suggestion; writing takes milliseconds."""
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -42,17 +44,31 @@ def raw_reading_s(path: Path) -> float:
     return time.process_time() - start
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What else the process holds must not count: how long the garbage collector takes depends on all of it."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_collector")
 def test_a_thousand_large_trials_load_in_a_few_times_what_their_texts_take(tmp_path: Path) -> None:
     """Oracle: the bare driver and JSON decoder, beside it in the same run."""
     predictions = tuple(float(i % 10) for i in range(1000))
+    writes = []
     with SqlStore(tmp_path / "a.db") as store:
         store.create_study(make_spec())
         for number in range(1000):
-            store.add_trial("s", large_draft(number))
+            draft = large_draft(number)
+            measurement = replace(make_measurement(), predictions=predictions)
+            start = time.perf_counter()
+            store.add_trial("s", draft)
             store.claim_trial("s", "w", lease_s=60)
             store.add_point("s", number, "w", make_point(1))
-            store.complete_trial("s", number, "w", [replace(make_measurement(), predictions=predictions)])
+            store.complete_trial("s", number, "w", [measurement])
+            writes.append(time.perf_counter() - start)
         loads, raw = [], []
         for _ in range(15):
             decode_configuration.cache_clear()
@@ -60,4 +76,6 @@ def test_a_thousand_large_trials_load_in_a_few_times_what_their_texts_take(tmp_p
             assert len(store.load_study("s").trials) == 1000
             loads.append(time.process_time() - start)
             raw.append(raw_reading_s(tmp_path / "a.db"))
-    assert min(loads) < 9 * min(raw)
+    # Half a second on a machine on which the bare reading takes 71 ms.
+    assert min(loads) < 7 * min(raw)
+    assert sorted(writes)[500] < 0.1  # four transactions
