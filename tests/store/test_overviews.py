@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from sqlalchemy import update
 
 from autopeft.store import SqlStore, StudyReader
+from autopeft.store._engine import make_engine, parse_url
+from autopeft.store._models import TrialRow
 from autopeft.study import CurvePoint
 from tests.store.builders import FAILURE, make_draft
 from tests.store.filled import WORKER, claim
@@ -60,3 +65,25 @@ def test_points_of_running_trials_are_counted(store: SqlStore, url: str) -> None
         assert after.token == before.token
         store.fail_trial("s", 4, WORKER, FAILURE)
         assert reader.overview("s").n_points == 0, "its curve is at its end"
+
+
+def test_the_token_is_the_same_in_whatever_order_rows_are_read(store: SqlStore, url: str) -> None:
+    """Sums of times depend on it in their last digit, and a page whose token wavers would be drawn without end.
+
+    PostgreSQL reads a table in the order of its rows' last versions, so that touching rows changes the order.
+    """
+    engine = make_engine(parse_url(url), busy_timeout_s=5)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    with engine.begin() as connection:
+        for number, duration_s in enumerate((0.1, 0.2, 0.3)):
+            times = {"started_at": start, "finished_at": start + timedelta(seconds=duration_s)}
+            failure = {"failure_reason": "killed", "failure_message": "the worker was killed"}
+            row = update(TrialRow).where(TrialRow.number == number)
+            connection.execute(row.values(state="FAILED", **times, **failure))
+    with StudyReader(url) as reader:
+        token = reader.overview("s").token
+        with engine.begin() as connection:
+            connection.execute(update(TrialRow).where(TrialRow.number == 0).values(attempts=TrialRow.attempts))
+        assert reader.overview("s").token == token
+        assert reader.overviews()[0].token == token
+    engine.dispose()
