@@ -30,8 +30,8 @@ class RayCluster:
         self.token_file.write_text(TOKEN)
         self.token_file.chmod(0o600)
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._killed: list[subprocess.Popen[bytes]] = []
-        self.head = self._start(
+        self._ray = str(Path(sys.executable).with_name("ray"))
+        self._start(
             "--head", f"--port={self.port}", f"--ray-client-server-port={self.client_port}", "--num-cpus=0",
             f"--node-ip-address={HEAD}", "--include-dashboard=false", "--disable-usage-stats",
             f"--temp-dir={self.folder / 'r'}",
@@ -65,14 +65,13 @@ class RayCluster:
         deadline = time.monotonic() + 120
         for i, process in enumerate(self.processes):
             log = self.folder / f"start-{i}.log"
-            while process not in self._killed and "Ray runtime started" not in log.read_text():
-                assert process.poll() is None, log.read_text()
+            # Nothing but being killed ends a node.
+            while process.poll() is None and "Ray runtime started" not in log.read_text():
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
 
     def kill_node(self, node: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:
         """End a node with everything on it, as a machine that loses its power does."""
-        self._killed.append(node)
         family = [node, *psutil.Process(node.pid).children(recursive=True)]
         for process in family:
             with_pid = psutil.Process(process.pid) if psutil.pid_exists(process.pid) else None
@@ -87,10 +86,11 @@ class RayCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, *flags: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Ray gives a start up when one question to a busy head stays unanswered; compose and systemd start again."""
         log = (self.folder / f"start-{len(self.processes)}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("ray")), "start", *flags, "--block"],
+                ["sh", "-c", 'until "$@"; do sleep 1; done', "sh", self._ray, "start", *flags, "--block"],
                 env={**self.environment, **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -107,6 +107,5 @@ class RayCluster:
             with socket.socket() as probe:
                 if probe.connect_ex((HEAD, port)) == 0:
                     return
-            assert self.head.poll() is None, (self.folder / "start-0.log").read_text()
             time.sleep(0.1)
-        raise AssertionError("the head did not start")
+        raise AssertionError((self.folder / "start-0.log").read_text())
