@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autopeft.configuration._compile import PlannedModule, at_smallest, canonical_options, option_columns, plan, shrink
+from autopeft.configuration._compile import PlannedModule, canonical_options, option_columns, plan
 from autopeft.configuration._configuration import Configuration, DynamicsSpec, ModuleSpec, OptionValue, Site
 from autopeft.configuration._draw import Drawer
 from autopeft.configuration._dynamics import DYNAMICS_TYPES
@@ -18,6 +18,7 @@ from autopeft.configuration._place import Placer
 from autopeft.configuration._reachable import reachable_types
 from autopeft.configuration._scores import SiteScores, uniform_scores
 from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, parameter_count
+from autopeft.configuration._shrink import at_smallest, shrink
 from autopeft.configuration._smallest import smallest_point
 from autopeft.configuration._space import ModuleRule, SearchSpace
 from autopeft.exceptions import BudgetError, ConfigurationError, InfeasibleError
@@ -263,7 +264,7 @@ class BoundSpace:
         shared = self._placer.shared_count(modules)
         if self.budget is not None:
             if self.space.budget == "scale":
-                modules = shrink(modules, self.budget, self._placer.count, shared=shared)
+                modules = shrink(modules, self.budget, self._placer.counts, shared=shared)
             elif (total := shared + sum(map(self._placer.count, modules))) > self.budget:
                 raise InfeasibleError(f"the point needs {total:,} parameters, but the budget is {self.budget:,}.")
         return self._assemble(modules, values)
@@ -295,7 +296,7 @@ class BoundSpace:
     def _least_modules(self, values: Params) -> list[PlannedModule]:
         """A point's modules, as small as the budget rule could make them."""
         modules = self._plan(values)
-        return modules if self.space.budget == "reject" else at_smallest(modules, self._placer.count)
+        return modules if self.space.budget == "reject" else at_smallest(modules, self._placer.counts)
 
     def _least_cost(self, params: dict[str, OptionValue]) -> int | None:
         try:

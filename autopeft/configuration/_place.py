@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from autopeft.configuration._compile import PlannedModule, without_defaults
 from autopeft.configuration._configuration import ModuleSpec, OptionValue, Site
 from autopeft.configuration._parameter import show
 from autopeft.configuration._shapes import (
     BackboneShapes,
-    CanonicalType,
-    ExpandingType,
     ModuleTypes,
     ReplacingType,
     SharingType,
@@ -21,7 +20,7 @@ from autopeft.configuration._shapes import (
 from autopeft.configuration._space import ModuleRule
 from autopeft.exceptions import ConfigurationError, InfeasibleError
 
-_Key = tuple[str, int, str, int | None, tuple[tuple[str, OptionValue], ...]]
+_Key = tuple[str, int, str, tuple[tuple[str, OptionValue], ...]]
 #: Sites, canonical modules, exact counts.
 _Placed = tuple[tuple[Site, ModuleSpec, int], ...]
 #: An option's name, the parameters that decide it, and what they made it.
@@ -30,8 +29,9 @@ _Decided = tuple[str, tuple[str, ...], str]
 
 def canonical_spec(spec: ModuleSpec, module_types: ModuleTypes) -> ModuleSpec:
     """The one way to write a module, as its type defines it; options that repeat a default are left out."""
-    kind = module_types[spec.type]
-    if not isinstance(kind, CanonicalType):
+    kind: Any = module_types[spec.type]
+    # What `isinstance(kind, CanonicalType)` would say, which is slow, and asked of every new module.
+    if not hasattr(kind, "canonical"):
         return spec
     found = kind.canonical(spec)
     options = without_defaults(found.options, module_types[found.type].options)
@@ -47,8 +47,8 @@ def placements(
         ConfigurationError: If its type refuses it.
     """
     found = canonical_spec(spec, module_types)
-    kind = module_types[found.type]
-    parts = kind.expand(found, site) if isinstance(kind, ExpandingType) else None
+    kind: Any = module_types[found.type]
+    parts = kind.expand(found, site) if hasattr(kind, "expand") else None
     # The whole is counted, and refused, as what it was asked for.
     total = kind.parameter_count(found, site, shapes)
     if parts is None or total == 0:
@@ -69,12 +69,14 @@ class Placer:
 
     shapes: BackboneShapes
     module_types: ModuleTypes = field(repr=False)
-    _known: dict[_Key, tuple[_Placed, int] | str] = field(init=False, repr=False, default_factory=dict)
+    _known: dict[_Key, _CountsBySize] = field(init=False, repr=False, default_factory=dict)
     _replacing: dict[str, bool] = field(init=False, repr=False, default_factory=dict)
 
     def placements(self, item: PlannedModule) -> _Placed:
         """What it is canonically, as `placements`; about errors as `count`."""
-        return self._look(item)[0]
+        counts = self.counts(item)
+        counts[item.size]
+        return counts.placed[item.size]
 
     def count(self, item: PlannedModule) -> int:
         """Trainable parameters; 0 if the backbone lacks the site.
@@ -83,7 +85,15 @@ class Placer:
             InfeasibleError: If the type refuses the combination of size and options at this site; the message names
                 the parameters that decided it.
         """
-        return self._look(item)[1]
+        return self.counts(item)[item.size]
+
+    def counts(self, item: PlannedModule) -> _CountsBySize:
+        """`count` of the module at any size, whatever its own is."""
+        key = (item.rule.name, item.layer, item.part, item.options)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = _CountsBySize(item, self)
+        return found
 
     def shared_count(self, modules: Sequence[PlannedModule]) -> int:
         """Trainable parameters that planned modules have in common, whatever their sizes.
@@ -111,20 +121,6 @@ class Placer:
                 pairs.append((site, spec))
         return pairs
 
-    def _look(self, item: PlannedModule) -> tuple[_Placed, int]:
-        key = (item.rule.name, item.layer, item.part, item.size, item.options)
-        found = self._known.get(key)
-        if found is None:
-            try:
-                placed = placements(item.spec, item.site, self.module_types, self.shapes)
-                found = placed, sum(count for _, _, count in placed)
-            except ConfigurationError as error:
-                found = refusal(item, self.module_types, error)
-            self._known[key] = found
-        if isinstance(found, str):
-            raise InfeasibleError(found)
-        return found
-
     def _claim(self, owners: dict[tuple[Site, str], ModuleRule], rule: ModuleRule, site: Site, type_name: str) -> None:
         """Note whose a type is at a site, and whose the site's own tensors are."""
         where = site.part if site.layer is None else f"{site.part} of layer {site.layer}"
@@ -142,6 +138,34 @@ class Placer:
                     f"{other.name} and {rule.name} both train the tensors of {where} themselves; leave one of them "
                     f"out. {_deciding(other, rule)}"
                 )
+
+
+class _CountsBySize(dict[int | None, int]):
+    """Counts of one planned module by its size, each worked out when it is first asked for.
+
+    Args:
+        item: The module, at any size.
+        placer: Whose backbone and module types count.
+    """
+
+    def __init__(self, item: PlannedModule, placer: Placer) -> None:
+        super().__init__()
+        self._item, self._placer = item, placer
+        self._refused: dict[int | None, str] = {}
+        #: What it is canonically at the sizes that were counted.
+        self.placed: dict[int | None, _Placed] = {}
+
+    def __missing__(self, size: int | None) -> int:
+        if size not in self._refused:
+            item, types = self._item.resized(size), self._placer.module_types
+            try:
+                self.placed[size] = placements(item.spec, item.site, types, self._placer.shapes)
+            except ConfigurationError as error:
+                self._refused[size] = refusal(item, types, error)
+            else:
+                self[size] = sum(count for _, _, count in self.placed[size])
+                return self[size]
+        raise InfeasibleError(self._refused[size])
 
 
 def refusal(item: PlannedModule, module_types: ModuleTypes, error: ConfigurationError) -> str:
