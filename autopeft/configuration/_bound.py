@@ -17,7 +17,7 @@ from autopeft.configuration._parameter import Parameter, Params
 from autopeft.configuration._place import Placer
 from autopeft.configuration._reachable import reachable_types
 from autopeft.configuration._scores import SiteScores, uniform_scores
-from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, parameter_count
+from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, parameter_count, shared_parameter_count
 from autopeft.configuration._shrink import at_smallest, shrink
 from autopeft.configuration._smallest import smallest_point
 from autopeft.configuration._space import ModuleRule, SearchSpace
@@ -178,11 +178,14 @@ class BoundSpace:
         """Trainable parameters of a configuration on this backbone, task head excluded: exact."""
         found = self._counted.get(configuration.fingerprint)
         if found is None:
-            if len(self._counted) >= _MAX_COMPILED:
-                self._counted.clear()
             found = parameter_count(configuration, self.shapes, self.module_types)
-            self._counted[configuration.fingerprint] = found
+            self._remember_count(configuration, found)
         return found
+
+    def _remember_count(self, configuration: Configuration, count: int) -> None:
+        if len(self._counted) >= _MAX_COMPILED:
+            self._counted.clear()
+        self._counted[configuration.fingerprint] = count
 
     def smallest(self) -> Configuration:
         """A configuration of the space with the fewest parameters, whatever the budget.
@@ -272,7 +275,11 @@ class BoundSpace:
     def _assemble(self, modules: list[PlannedModule], values: Params) -> Configuration:
         pairs = self._placer.pairs(modules)
         rate, dynamics = self._learning_rate(values), self._dynamics(values, pairs)
-        return Configuration.make(pairs, learning_rate=rate, dynamics=dynamics)
+        configuration = Configuration.make(pairs, learning_rate=rate, dynamics=dynamics)
+        # Known already here; whoever compiles a point asks for it next.
+        shared = shared_parameter_count([spec for _, spec in pairs], self.module_types)
+        self._remember_count(configuration, shared + sum(map(self._placer.count, modules)))
+        return configuration
 
     def _dynamics(self, values: Params, pairs: list[tuple[Site, ModuleSpec]]) -> DynamicsSpec | None:
         """The dynamics of a canonical point; None where they would never freeze anything."""

@@ -114,7 +114,7 @@ def plan(space: SearchSpace, shapes: BackboneShapes, module_types: ModuleTypes, 
     planned: list[PlannedModule] = []
     for rule in space.modules:
         # What stands outside the layers is planned once, as if at the bottom layer.
-        there = [layer for layer in ([0] if rule.parts.is_embedding else layers) if point.holds(rule.condition, layer)]
+        there = point.layers_where(rule.condition, [0] if rule.parts.is_embedding else layers)
         if not there:
             continue
         places = [(layer, part) for layer in there for part in _parts(rule, layer, point)]

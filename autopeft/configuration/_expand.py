@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,10 +114,15 @@ class Point:
         """Value of a declared parameter at a layer; the parser made sure that it is active where it is asked for."""
         return self.values[entry_name(self.declared[name], layer, self.n_layers)]
 
-    def holds(self, condition: Condition | None, layer: int) -> bool:
-        """Whether a condition on declared parameters holds at a layer."""
+    def layers_where(self, condition: Condition | None, layers: Sequence[int]) -> list[int]:
+        """The layers at which a condition on declared parameters holds."""
         if condition is None:
-            return True
+            return list(layers)
+        if not any(self.declared[name].is_vector for name, _ in condition.terms):
+            return list(layers) if _all_hold(condition.terms, self.values) else []
+        return [layer for layer in layers if self._holds(condition, layer)]
+
+    def _holds(self, condition: Condition, layer: int) -> bool:
         at_layer = [
             (entry_name(self.declared[name], layer, self.n_layers), choices) for name, choices in condition.terms
         ]

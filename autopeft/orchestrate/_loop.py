@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from autopeft.orchestrate._confirm import enqueue_confirmations, summarize
 from autopeft.orchestrate._driver import DriverSeat
 from autopeft.orchestrate._events import Progress
 from autopeft.orchestrate._executor import PLACEMENT_NOTE, Executor, placement_parameters
+from autopeft.orchestrate._garbage import LastingTrials
 from autopeft.orchestrate._prepare import PreparedSearch
 from autopeft.orchestrate._recover import recover
 from autopeft.orchestrate._warm_start import stored_warm_start
@@ -26,8 +26,6 @@ from autopeft.study import Study, TrialDraft, TrialKind, TrialState
 _POLL_S = 0.5
 #: Workers that wait get what was asked for before all that they want is.
 _MOST_AT_ONCE = 250
-#: Trials after which the garbage collector is told that those there are stay.
-_SETTLED_AFTER = 5000
 #: What is worked out from all trials is worked out anew when so large a share of them has ended since.
 _STALE_SHARE = 1 / 200
 #: Attribute of the study with what the sampler's newest model predicts of each trial without it: `Suggestion.left_out`.
@@ -88,7 +86,7 @@ class SearchLoop:
         self._n_reported = -1
         self._n_reconsidered = -1
         self._n_left_out = -1
-        self._n_settled = 0
+        self._lasting = LastingTrials(is_on=executor.name != LOCAL_EXECUTOR)
         self._name = prepared.spec.name
         self._seat = seat or DriverSeat(store, self._name, executor=executor.name, progress=progress)
         # Only a pruner looks at the curves of running trials.
@@ -116,8 +114,7 @@ class SearchLoop:
             self._executor.give_back(self._name)
             raise
         finally:
-            if self._n_settled:
-                gc.unfreeze()
+            self._lasting.end()
             self._seat.release()
 
     def _run(self) -> SearchResult:
@@ -202,7 +199,7 @@ class SearchLoop:
         while True:
             self._seat.check()
             study = self._follower.refresh()
-            self._settle(len(study.trials))
+            self._lasting.settle(len(study.trials))
             missing = settings.trials - self._follower.count([TrialKind.SEARCH])
             if self._is_late():
                 n_finished = self._follower.n_finished([TrialKind.SEARCH])
@@ -224,16 +221,6 @@ class SearchLoop:
             if not self._executor.advance(self._name, kinds) and missing <= 0:
                 self._drain(kinds)
                 return
-
-    def _settle(self, n_trials: int) -> None:
-        """Keep the garbage collector from going through all trials again and again, for seconds if they are many.
-
-        Where this process trains itself there are models, too, which must not stay longer than they are used.
-        """
-        if self._executor.name != LOCAL_EXECUTOR and n_trials - self._n_settled >= _SETTLED_AFTER:
-            gc.collect()
-            gc.freeze()
-            self._n_settled = n_trials
 
     def _continue(self, study: Study, n: int) -> int:
         """Put up to n stopped trials back that the pruner would not stop any more.

@@ -58,8 +58,16 @@ def test_a_point_is_read_layer_by_layer() -> None:
     point = Point(declared=declared, values={"on_0": False, "on_1": True, "rank_1": 3}, n_layers=4)
     assert [point.value("on", layer) for layer in range(4)] == [False, False, True, True]
     condition = Condition(terms=(("on", (True,)),))
-    assert [point.holds(condition, layer) for layer in range(4)] == [False, False, True, True]
+    assert point.layers_where(condition, range(4)) == [2, 3]
+    assert point.layers_where(condition, [0, 3]) == [3]
+    assert point.layers_where(None, range(4)) == [0, 1, 2, 3]
     assert point.value("rank", 3) == 3
+
+
+@pytest.mark.parametrize(("is_on", "layers"), [(True, [1, 3]), (False, [])])
+def test_a_condition_without_vectors_holds_everywhere_or_nowhere(is_on: bool, layers: list[int]) -> None:
+    point = Point(declared={"on": Parameter(name="on", type="bool")}, values={"on": is_on}, n_layers=4)
+    assert point.layers_where(Condition(terms=(("on", (True,)),)), [1, 3]) == layers
 
 
 def test_numpy_scalars_become_plain() -> None:
