@@ -6,6 +6,7 @@ times as long as the rest, though, and what a cluster can do is bounded by the p
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,9 @@ _Processor = Callable[[Any], Any]
 
 
 class Direct:
-    """One statement, compiled once for a dialect whose parameters are written ``%(name)s``.
+    """One statement, compiled once for psycopg and written as PostgreSQL reads it, with parameters ``$1``, ``$2``.
+
+    From names of parameters psycopg would translate a long statement again every time.
 
     Args:
         statement: It may have no parameters that expand to lists of parameters.
@@ -29,19 +32,25 @@ class Direct:
         compiled = statement.compile(dialect=dialect)
         if compiled.post_compile_params:
             raise ValueError(f"a statement that is run directly has parameters of known number, but got {compiled}.")
-        self._binders: list[tuple[str, _Processor | None]] = []
+        binders: dict[str, _Processor | None] = {}
         sql = str(compiled)
         for bind, name in compiled.bind_names.items():
             kind = bind.type.dialect_impl(dialect)
             if bind.required:
-                self._binders.append((name, kind.bind_processor(dialect)))
+                binders[name] = kind.bind_processor(dialect)
                 continue
             # A constant: the server plans better with what it knows, and nobody sends it again and again.
             literal = kind.literal_processor(dialect)
             if literal is None:
                 raise ValueError(f"no constant can be written for {name} of type {kind}.")
             sql = sql.replace(f"%({name})s", literal(bind.value))
-        self.sql = sql
+        order: dict[str, str] = {}
+        numbered = re.sub(r"%\((\w+)\)s", lambda found: order.setdefault(found[1], f"${len(order) + 1}"), sql)
+        self._binders = [(name, binders[name]) for name in order]
+        #: Without names nothing is escaped.
+        self.sql = numbered.replace("%%", "%")
+        # Always the same object, of which the driver looks up whether the server has prepared it.
+        self._encoded = self.sql.encode()
         columns = statement.exported_columns
         make: Any = namedtuple("Row", columns.keys()) if len(columns) else None
         self._make: Callable[[Sequence[Any]], Any] | None = None if make is None else make._make
@@ -52,16 +61,14 @@ class Direct:
         """Run it.
 
         Args:
-            cursor: Of the driver.
+            cursor: The driver's kind for statements that are written for the server, a ``RawCursor``.
             parameters: At least those that the statement has.
 
         Returns:
             Rows with the statement's columns as attributes, and how many rows it gave or changed.
         """
-        values = {
-            name: parameters[name] if binder is None else binder(parameters[name]) for name, binder in self._binders
-        }
-        cursor.execute(self.sql, values, prepare=True)
+        values = [parameters[name] if binder is None else binder(parameters[name]) for name, binder in self._binders]
+        cursor.execute(self._encoded, values, prepare=True)
         if self._make is None:
             return [], cursor.rowcount
         return [self._make(self._read(row)) for row in cursor.fetchall()], cursor.rowcount
@@ -83,6 +90,7 @@ class DirectRunner:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[Any, Direct] = {}
+        self._make_cursor: Any = engine.dialect.loaded_dbapi.RawCursor
 
     def run(self, statement: Any, parameters: Mapping[str, Any]) -> tuple[list[Any], int]:
         """Run a statement as a transaction of its own; see `Direct.run`.
@@ -102,11 +110,8 @@ class DirectRunner:
             found = self._known.get(statement)
             if found is None:
                 found = self._known[statement] = Direct(statement, self._engine.dialect)
-            cursor = connection.cursor()
-            try:
+            with self._make_cursor(connection.dbapi_connection) as cursor:
                 return found.run(cursor, parameters)
-            finally:
-                cursor.close()
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise self._translated(connection, statement, error) from error
         finally:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, insert, literal, select, text, update
+from sqlalchemy import Text, bindparam, insert, literal, select, text, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -27,10 +27,16 @@ WEIRD = "a\x00b\udcff"
 
 def test_constants_are_part_of_the_text_and_parameters_are_not() -> None:
     words = Direct(NAMED, DIALECT).sql
-    assert "'it''s 5 %%'" in words
+    assert "'it''s 5 %'" in words
     assert "> 0" in words
-    assert words.count("%(") == 1
-    assert "%(p_name)s" in words
+    assert words.count("$") == 1
+    assert "name = $1" in words
+
+
+def test_a_parameter_that_stands_in_two_places_is_one() -> None:
+    twice = NAMED.where(StudyRow.spec != bindparam("p_spec"), StudyRow.spec != bindparam("p_name", type_=Text()))
+    words = Direct(twice, DIALECT).sql
+    assert (words.count("$1"), words.count("$2"), words.count("$3")) == (2, 1, 0)
 
 
 def test_parameters_of_unknown_number_are_refused() -> None:
