@@ -192,12 +192,14 @@ class Engine:
         )
 
     def _endings(self, message: Run) -> tuple[Ending, ...]:
-        from autopeft.orchestrate._executor import job_of, placement_parameters
+        from autopeft.configuration import placement_counts
+        from autopeft.modules import MODULES
+        from autopeft.orchestrate._executor import job_of
 
         runner = self._studies[message.study][1]
         trials = message.trials
         shapes = runner.backbone.shapes
-        counts = tuple(tuple(placement_parameters(item.configuration, shapes)) for item in trials)
+        counts = tuple(tuple(placement_counts(item.configuration, shapes, MODULES)) for item in trials)
         self._send(Started(placement_parameters=counts))
         try:
             outcomes = runner.run(

@@ -32,6 +32,7 @@ from autopeft.configuration._shapes import (
     ModuleTypes,
     NormShape,
     parameter_count,
+    placement_counts,
 )
 from autopeft.configuration._space import (
     DynamicsChoice,
@@ -99,6 +100,7 @@ __all__ = [
     "load_search_space",
     "n_frozen",
     "parameter_count",
+    "placement_counts",
     "parse_budget",
     "parse_search_space",
     "profile_sizes",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from autopeft.configuration._compile import PlannedModule, canonical_options, option_columns, plan
-from autopeft.configuration._configuration import Configuration, DynamicsSpec, ModuleSpec, OptionValue, Site
+from autopeft.configuration._configuration import Configuration, DynamicsSpec, OptionValue, Placement
 from autopeft.configuration._draw import Drawer
 from autopeft.configuration._dynamics import DYNAMICS_TYPES
 from autopeft.configuration._expand import Point, expand, holds, plain
@@ -17,7 +17,7 @@ from autopeft.configuration._parameter import Parameter, Params
 from autopeft.configuration._place import Placer
 from autopeft.configuration._reachable import reachable_types
 from autopeft.configuration._scores import SiteScores, uniform_scores
-from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, parameter_count, shared_parameter_count
+from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, placement_counts, shared_parameter_count
 from autopeft.configuration._shrink import at_smallest, shrink
 from autopeft.configuration._smallest import smallest_point
 from autopeft.configuration._space import ModuleRule, SearchSpace
@@ -27,6 +27,9 @@ from autopeft.exceptions import BudgetError, ConfigurationError, InfeasibleError
 _MAX_DRAWS = 2_000
 #: Compiled points kept: who suggests a point, counts and stores it, asks for it several times.
 _MAX_COMPILED = 10_000
+
+#: Parameters of each placement, and those that they have in common.
+_Counted = tuple[tuple[int, ...], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ class BoundSpace:
     _placer: Placer = field(init=False, repr=False, compare=False)
     _canonical_space: SearchSpace = field(init=False, repr=False, compare=False)
     _compiled: dict[tuple[Any, ...], Configuration | str] = field(init=False, repr=False, compare=False)
-    _counted: dict[str, int] = field(init=False, repr=False, compare=False)
+    _counted: dict[str, _Counted] = field(init=False, repr=False, compare=False)
     _refused: list[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -176,16 +179,27 @@ class BoundSpace:
 
     def parameter_count(self, configuration: Configuration) -> int:
         """Trainable parameters of a configuration on this backbone, task head excluded: exact."""
+        each, shared = self._count(configuration)
+        return sum(each) + shared
+
+    def placement_counts(self, configuration: Configuration) -> tuple[int, ...]:
+        """Trainable parameters of each placement alone, in the configuration's order."""
+        return self._count(configuration)[0]
+
+    def _count(self, configuration: Configuration) -> _Counted:
         found = self._counted.get(configuration.fingerprint)
         if found is None:
-            found = parameter_count(configuration, self.shapes, self.module_types)
-            self._remember_count(configuration, found)
+            each = placement_counts(configuration, self.shapes, self.module_types)
+            found = self._remember(configuration, each)
         return found
 
-    def _remember_count(self, configuration: Configuration, count: int) -> None:
+    def _remember(self, configuration: Configuration, each: Sequence[int]) -> _Counted:
+        specs = [item.module for item, count in zip(configuration.placements, each, strict=True) if count]
         if len(self._counted) >= _MAX_COMPILED:
             self._counted.clear()
-        self._counted[configuration.fingerprint] = count
+        found = tuple(each), shared_parameter_count(specs, self.module_types)
+        self._counted[configuration.fingerprint] = found
+        return found
 
     def smallest(self) -> Configuration:
         """A configuration of the space with the fewest parameters, whatever the budget.
@@ -273,15 +287,17 @@ class BoundSpace:
         return self._assemble(modules, values)
 
     def _assemble(self, modules: list[PlannedModule], values: Params) -> Configuration:
-        pairs = self._placer.pairs(modules)
-        rate, dynamics = self._learning_rate(values), self._dynamics(values, pairs)
-        configuration = Configuration.make(pairs, learning_rate=rate, dynamics=dynamics)
+        placed = self._placer.placed(modules)
+        placements = tuple(item for item, _ in placed)
+        dynamics = self._dynamics(values, placements)
+        configuration = Configuration(
+            placements=placements, learning_rate=self._learning_rate(values), dynamics=dynamics
+        )
         # Known already here; whoever compiles a point asks for it next.
-        shared = shared_parameter_count([spec for _, spec in pairs], self.module_types)
-        self._remember_count(configuration, shared + sum(map(self._placer.count, modules)))
+        self._remember(configuration, [count for _, count in placed])
         return configuration
 
-    def _dynamics(self, values: Params, pairs: list[tuple[Site, ModuleSpec]]) -> DynamicsSpec | None:
+    def _dynamics(self, values: Params, placements: Sequence[Placement]) -> DynamicsSpec | None:
         """The dynamics of a canonical point; None where they would never freeze anything."""
         rule = self.space.dynamics
         if rule is None:
@@ -292,7 +308,7 @@ class BoundSpace:
         kind = DYNAMICS_TYPES[choice.type]
         point = Point(declared=self._declared, values=values, n_layers=self.shapes.n_layers)
         spec = DynamicsSpec(type=choice.type, options=option_columns(choice.options, kind.options, [0], point)[0])
-        return None if kind.is_static(spec, pairs) else spec
+        return None if kind.is_static(spec, [(item.site, item.module) for item in placements]) else spec
 
     def _learning_rate(self, values: Params) -> float:
         rate = self.space.learning_rate
@@ -308,7 +324,7 @@ class BoundSpace:
     def _least_cost(self, params: dict[str, OptionValue]) -> int | None:
         try:
             modules = self._least_modules(self.canonical(params))
-            self._placer.pairs(modules)
+            self._placer.placed(modules)
             shared = self._placer.shared_count(modules)
         except InfeasibleError as error:
             self._refused[:] = [str(error)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autopeft.configuration._compile import PlannedModule, without_defaults
-from autopeft.configuration._configuration import ModuleSpec, OptionValue, Site
+from autopeft.configuration._configuration import ModuleSpec, OptionValue, Placement, Site
 from autopeft.configuration._parameter import show
 from autopeft.configuration._shapes import (
     BackboneShapes,
@@ -21,8 +21,8 @@ from autopeft.configuration._space import ModuleRule
 from autopeft.exceptions import ConfigurationError, InfeasibleError
 
 _Key = tuple[str, int, str, tuple[tuple[str, OptionValue], ...]]
-#: Sites, canonical modules, exact counts.
-_Placed = tuple[tuple[Site, ModuleSpec, int], ...]
+#: Placements, each with its exact count.
+Placed = Sequence[tuple[Placement, int]]
 #: An option's name, the parameters that decide it, and what they made it.
 _Decided = tuple[str, tuple[str, ...], str]
 
@@ -72,7 +72,7 @@ class Placer:
     _known: dict[_Key, _CountsBySize] = field(init=False, repr=False, default_factory=dict)
     _replacing: dict[str, bool] = field(init=False, repr=False, default_factory=dict)
 
-    def placements(self, item: PlannedModule) -> _Placed:
+    def placements(self, item: PlannedModule) -> Placed:
         """What it is canonically, as `placements`; about errors as `count`."""
         counts = self.counts(item)
         counts[item.size]
@@ -101,25 +101,26 @@ class Placer:
         Raises:
             InfeasibleError: If they cannot share; the message names the parameters that decided it.
         """
-        specs = [spec for item in modules for _, spec, _ in self.placements(item)]
+        specs = [placement.module for item in modules for placement, _ in self.placements(item)]
         try:
             return shared_parameter_count(specs, self.module_types)
         except ConfigurationError as error:
             raise InfeasibleError(shared_refusal(modules, self.module_types, error)) from error
 
-    def pairs(self, modules: Sequence[PlannedModule]) -> list[tuple[Site, ModuleSpec]]:
-        """Sites and canonical descriptions of planned modules.
+    def placed(self, modules: Sequence[PlannedModule]) -> Placed:
+        """Planned modules as placements in a configuration's order, with their exact counts.
 
         Raises:
             InfeasibleError: If two of them turn out to be of one type at one site, or to train the same tensors.
         """
         owners: dict[tuple[Site, str], ModuleRule] = {}
-        pairs = []
+        found: list[tuple[Placement, int]] = []
         for item in modules:
-            for site, spec, _ in self.placements(item):
-                self._claim(owners, item.rule, site, spec.type)
-                pairs.append((site, spec))
-        return pairs
+            placed = self.placements(item)
+            for placement, _ in placed:
+                self._claim(owners, item.rule, placement.site, placement.module.type)
+            found += placed
+        return sorted(found, key=_order)
 
     def _claim(self, owners: dict[tuple[Site, str], ModuleRule], rule: ModuleRule, site: Site, type_name: str) -> None:
         """Note whose a type is at a site, and whose the site's own tensors are."""
@@ -153,19 +154,25 @@ class _CountsBySize(dict[int | None, int]):
         self._item, self._placer = item, placer
         self._refused: dict[int | None, str] = {}
         #: What it is canonically at the sizes that were counted.
-        self.placed: dict[int | None, _Placed] = {}
+        self.placed: dict[int | None, Placed] = {}
 
     def __missing__(self, size: int | None) -> int:
         if size not in self._refused:
             item, types = self._item.resized(size), self._placer.module_types
             try:
-                self.placed[size] = placements(item.spec, item.site, types, self._placer.shapes)
+                found = placements(item.spec, item.site, types, self._placer.shapes)
             except ConfigurationError as error:
                 self._refused[size] = refusal(item, types, error)
             else:
-                self[size] = sum(count for _, _, count in self.placed[size])
+                # All configurations share these placements.
+                self.placed[size] = [(Placement(site=site, module=spec), count) for site, spec, count in found]
+                self[size] = sum(count for _, _, count in found)
                 return self[size]
         raise InfeasibleError(self._refused[size])
+
+
+def _order(item: tuple[Placement, int]) -> tuple[int, int, str]:
+    return item[0].sort_key
 
 
 def refusal(item: PlannedModule, module_types: ModuleTypes, error: ConfigurationError) -> str:

@@ -169,10 +169,20 @@ def parameter_count(configuration: Configuration, shapes: BackboneShapes, module
     """Count the trainable PEFT parameters, task head excluded: each placement's closed form, and what they share.
 
     Raises:
+        ConfigurationError: As `placement_counts`.
+    """
+    counts = placement_counts(configuration, shapes, module_types)
+    counted = [item.module for item, count in zip(configuration.placements, counts, strict=True) if count]
+    return sum(counts) + shared_parameter_count(counted, module_types)
+
+
+def placement_counts(configuration: Configuration, shapes: BackboneShapes, module_types: ModuleTypes) -> list[int]:
+    """Trainable parameters of each placement alone, in the configuration's order.
+
+    Raises:
         ConfigurationError: If a placement names a layer, part or type that does not exist, or lacks its size.
     """
-    total = 0
-    counted: list[ModuleSpec] = []
+    counts = []
     for item in configuration.placements:
         kind = module_types.get(item.module.type)
         if kind is None:
@@ -188,11 +198,8 @@ def parameter_count(configuration: Configuration, shapes: BackboneShapes, module
             raise ConfigurationError(
                 f"layer {item.site.layer} does not exist: the backbone has layers 0 to {shapes.n_layers - 1}."
             )
-        count = kind.parameter_count(item.module, item.site, shapes)
-        total += count
-        if count:
-            counted.append(item.module)
-    return total + shared_parameter_count(counted, module_types)
+        counts.append(kind.parameter_count(item.module, item.site, shapes))
+    return counts
 
 
 def shared_parameter_count(specs: Collection[ModuleSpec], module_types: ModuleTypes) -> int:

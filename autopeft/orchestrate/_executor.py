@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from autopeft.configuration import BackboneShapes, Configuration
+from autopeft.configuration import placement_counts
 from autopeft.exceptions import StoreError, TrialConflictError
 from autopeft.modules import MODULES
 from autopeft.orchestrate._events import Progress
@@ -128,7 +128,7 @@ class LocalExecutor:
     def _note_parameters(self, study: str, trial: Trial) -> None:
         """Note how many parameters each placement trains, for those who show a trial without knowing the modules."""
         if PLACEMENT_NOTE not in trial.notes:
-            counts = placement_parameters(trial.configuration, self._runner.backbone.shapes)
+            counts = placement_counts(trial.configuration, self._runner.backbone.shapes, MODULES)
             self._store.set_note(study, trial.number, PLACEMENT_NOTE, counts)
 
     def _write(self, study: str, trial: Trial, outcome: Outcome, stopped: Decision | None) -> None:
@@ -190,10 +190,3 @@ def job_of(trial: Trial) -> Job:
         splits=splits,
         measures_rungs=trial.kind is TrialKind.SEARCH,
     )
-
-
-def placement_parameters(configuration: Configuration, shapes: BackboneShapes) -> list[int]:
-    """Trainable parameters of each placement alone, in the configuration's order."""
-    return [
-        MODULES[item.module.type].parameter_count(item.module, item.site, shapes) for item in configuration.placements
-    ]

@@ -13,7 +13,7 @@ from autopeft.orchestrate._baselines import Baseline
 from autopeft.orchestrate._confirm import enqueue_confirmations, summarize
 from autopeft.orchestrate._driver import DriverSeat
 from autopeft.orchestrate._events import Progress
-from autopeft.orchestrate._executor import PLACEMENT_NOTE, Executor, placement_parameters
+from autopeft.orchestrate._executor import PLACEMENT_NOTE, Executor
 from autopeft.orchestrate._garbage import LastingTrials
 from autopeft.orchestrate._prepare import PreparedSearch
 from autopeft.orchestrate._recover import recover
@@ -293,7 +293,7 @@ class SearchLoop:
                 )
             )
         notes = [
-            {"suggestion": dict(item.notes), PLACEMENT_NOTE: placement_parameters(draft.configuration, space.shapes)}
+            {"suggestion": dict(item.notes), PLACEMENT_NOTE: space.placement_counts(draft.configuration)}
             for item, draft in zip(suggestions, drafts, strict=True)
         ]
         # If another process added a trial meanwhile, what it knew, the next suggestion must know too.

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.exc import IntegrityError
 
 from autopeft.store import _messages as messages
-from autopeft.store._codec import decode_configuration, encode_configuration, to_json
+from autopeft.store._codec import encode_configuration, to_json
 from autopeft.store._json_text import read_object
 from autopeft.store._models import TrialRow
 from autopeft.study import Trial, TrialDraft, TrialState
@@ -125,11 +125,8 @@ def _insert_many(names: tuple[str, ...]) -> Any:
 
 def _as_added(draft: TrialDraft, row: dict[str, Any]) -> Trial:
     """The trial as it would be read from its row."""
-    as_stored = replace(
-        draft,
-        configuration=decode_configuration(row["configuration"]),
-        params=None if row["params"] is None else read_object(row["params"]),
-    )
+    # A configuration comes back from its text as it was, and this one is known to the sampler already.
+    as_stored = replace(draft, params=None if row["params"] is None else read_object(row["params"]))
     return Trial(
         number=row["number"],
         draft=as_stored,

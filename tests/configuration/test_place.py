@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autopeft.configuration import BoundSpace, Configuration, ModuleSpec, Site, parse_search_space
+from autopeft.configuration import BoundSpace, Configuration, ModuleSpec, Placement, Site, parse_search_space
 from autopeft.configuration._compile import PlannedModule
 from autopeft.configuration._place import Placer, canonical_spec
 from autopeft.exceptions import InfeasibleError
@@ -87,8 +87,8 @@ def test_every_combination_is_asked_for_once() -> None:
     placer = Placer(shapes=SHAPES, module_types=kinds)
     item = PlannedModule(rule=rule, layer=1, part="q", size=3, options=(("experts", 2),))
     assert placer.count(item) == placer.count(item) == 2 * 3 * 96 + 2 * 48
-    expected = (Site(layer=1, part="q"), ModuleSpec.make("experts", 3, experts=2), placer.count(item))
-    assert placer.placements(item) == (expected,)
+    expected = Placement(site=Site(layer=1, part="q"), module=ModuleSpec.make("experts", 3, experts=2))
+    assert placer.placements(item) == [(expected, placer.count(item))]
     assert asked == [(ModuleSpec.make("experts", 3, experts=2), Site(layer=1, part="q"))]
     refused = replace(item, options=(("experts", 2), ("top_k", 3)))
     for _ in range(2):
