@@ -26,7 +26,7 @@ _FEW_DRAWS = 200
 #: Points that are gone through: spaces of up to so many are counted out completely, others only so far.
 _MAX_COUNTED = 10_000
 #: Compiled points kept; more are forgotten all at once (they are only a cache).
-_MAX_CACHED = 50_000
+_MAX_CACHED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
