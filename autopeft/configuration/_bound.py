@@ -17,7 +17,7 @@ from autopeft.configuration._parameter import Parameter, Params
 from autopeft.configuration._place import Placer
 from autopeft.configuration._reachable import reachable_types
 from autopeft.configuration._scores import SiteScores, uniform_scores
-from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, placement_counts, shared_parameter_count
+from autopeft.configuration._shapes import BackboneShapes, ModuleTypes, placement_counts, shared_beside
 from autopeft.configuration._shrink import at_smallest, shrink
 from autopeft.configuration._smallest import smallest_point
 from autopeft.configuration._space import ModuleRule, SearchSpace
@@ -194,10 +194,9 @@ class BoundSpace:
         return found
 
     def _remember(self, configuration: Configuration, each: Sequence[int]) -> _Counted:
-        specs = [item.module for item, count in zip(configuration.placements, each, strict=True) if count]
         if len(self._counted) >= _MAX_COMPILED:
             self._counted.clear()
-        found = tuple(each), shared_parameter_count(specs, self.module_types)
+        found = tuple(each), shared_beside(each, configuration, self.module_types)
         self._counted[configuration.fingerprint] = found
         return found
 

@@ -92,7 +92,7 @@ class Placer:
         key = (item.rule.name, item.layer, item.part, item.options)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = _CountsBySize(item, self)
+            found = self._known[key] = _CountsBySize(item, self.shapes, self.module_types)
         return found
 
     def shared_count(self, modules: Sequence[PlannedModule]) -> int:
@@ -120,7 +120,7 @@ class Placer:
             for placement, _ in placed:
                 self._claim(owners, item.rule, placement.site, placement.module.type)
             found += placed
-        return sorted(found, key=_order)
+        return sorted(found, key=lambda entry: entry[0].sort_key)
 
     def _claim(self, owners: dict[tuple[Site, str], ModuleRule], rule: ModuleRule, site: Site, type_name: str) -> None:
         """Note whose a type is at a site, and whose the site's own tensors are."""
@@ -146,33 +146,30 @@ class _CountsBySize(dict[int | None, int]):
 
     Args:
         item: The module, at any size.
-        placer: Whose backbone and module types count.
+        shapes: The backbone.
+        module_types: Module types by name.
     """
 
-    def __init__(self, item: PlannedModule, placer: Placer) -> None:
+    def __init__(self, item: PlannedModule, shapes: BackboneShapes, module_types: ModuleTypes) -> None:
         super().__init__()
-        self._item, self._placer = item, placer
+        self._item, self._shapes, self._module_types = item, shapes, module_types
         self._refused: dict[int | None, str] = {}
         #: What it is canonically at the sizes that were counted.
         self.placed: dict[int | None, Placed] = {}
 
     def __missing__(self, size: int | None) -> int:
         if size not in self._refused:
-            item, types = self._item.resized(size), self._placer.module_types
+            item = self._item.resized(size)
             try:
-                found = placements(item.spec, item.site, types, self._placer.shapes)
+                found = placements(item.spec, item.site, self._module_types, self._shapes)
             except ConfigurationError as error:
-                self._refused[size] = refusal(item, types, error)
+                self._refused[size] = refusal(item, self._module_types, error)
             else:
                 # All configurations share these placements.
                 self.placed[size] = [(Placement(site=site, module=spec), count) for site, spec, count in found]
                 self[size] = sum(count for _, _, count in found)
                 return self[size]
         raise InfeasibleError(self._refused[size])
-
-
-def _order(item: tuple[Placement, int]) -> tuple[int, int, str]:
-    return item[0].sort_key
 
 
 def refusal(item: PlannedModule, module_types: ModuleTypes, error: ConfigurationError) -> str:

@@ -172,8 +172,7 @@ def parameter_count(configuration: Configuration, shapes: BackboneShapes, module
         ConfigurationError: As `placement_counts`.
     """
     counts = placement_counts(configuration, shapes, module_types)
-    counted = [item.module for item, count in zip(configuration.placements, counts, strict=True) if count]
-    return sum(counts) + shared_parameter_count(counted, module_types)
+    return sum(counts) + shared_beside(counts, configuration, module_types)
 
 
 def placement_counts(configuration: Configuration, shapes: BackboneShapes, module_types: ModuleTypes) -> list[int]:
@@ -200,6 +199,12 @@ def placement_counts(configuration: Configuration, shapes: BackboneShapes, modul
             )
         counts.append(kind.parameter_count(item.module, item.site, shapes))
     return counts
+
+
+def shared_beside(counts: Sequence[int], configuration: Configuration, module_types: ModuleTypes) -> int:
+    """What placements with these counts have in common: those that have parameters of their own."""
+    counted = [item.module for item, count in zip(configuration.placements, counts, strict=True) if count]
+    return shared_parameter_count(counted, module_types)
 
 
 def shared_parameter_count(specs: Collection[ModuleSpec], module_types: ModuleTypes) -> int:

@@ -13,13 +13,15 @@ from sqlalchemy import Column, Connection, Text, bindparam, cast, func, insert, 
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.exc import IntegrityError
 
+from autopeft.configuration import Configuration, DynamicsSpec, ModuleSpec
 from autopeft.store import _messages as messages
-from autopeft.store._codec import encode_configuration, to_json
+from autopeft.store._codec import decode_configuration, encode_configuration, to_json
 from autopeft.store._json_text import read_object
 from autopeft.store._models import TrialRow
 from autopeft.study import Trial, TrialDraft, TrialState
 
 _IDENTITY = ("role", "fingerprint", "train_examples", "epochs", "seed")
+_JSON_TYPES = {bool, int, float, str}
 #: Fingerprints in one IN list; SQLite's oldest limit on variables is 999.
 _CHUNK = 512
 
@@ -125,8 +127,13 @@ def _insert_many(names: tuple[str, ...]) -> Any:
 
 def _as_added(draft: TrialDraft, row: dict[str, Any]) -> Trial:
     """The trial as it would be read from its row."""
-    # A configuration comes back from its text as it was, and this one is known to the sampler already.
-    as_stored = replace(draft, params=None if row["params"] is None else read_object(row["params"]))
+    # One that comes back from its text as it was is kept: the sampler has it already.
+    is_same = _is_plain(draft.configuration)
+    as_stored = replace(
+        draft,
+        configuration=draft.configuration if is_same else decode_configuration(row["configuration"]),
+        params=None if row["params"] is None else read_object(row["params"]),
+    )
     return Trial(
         number=row["number"],
         draft=as_stored,
@@ -134,6 +141,15 @@ def _as_added(draft: TrialDraft, row: dict[str, Any]) -> Trial:
         created_at=row["created_at"],
         notes=json.loads(row["notes"]),
     )
+
+
+def _is_plain(configuration: Configuration) -> bool:
+    """Whether all values have the types that JSON gives, and no relatives of them."""
+    specs: list[ModuleSpec | DynamicsSpec] = [item.module for item in configuration.placements]
+    if configuration.dynamics is not None:
+        specs.append(configuration.dynamics)
+    plain = all(type(value) in _JSON_TYPES for spec in specs for _, value in spec.options)
+    return plain and type(configuration.learning_rate) is float
 
 
 def _known(connection: Connection, study_id: int, rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], int]:

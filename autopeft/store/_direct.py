@@ -33,7 +33,7 @@ class Direct:
         if compiled.post_compile_params:
             raise ValueError(f"a statement that is run directly has parameters of known number, but got {compiled}.")
         binders: dict[str, _Processor | None] = {}
-        sql = str(compiled)
+        constants: dict[str, str] = {}
         for bind, name in compiled.bind_names.items():
             kind = bind.type.dialect_impl(dialect)
             if bind.required:
@@ -43,12 +43,18 @@ class Direct:
             literal = kind.literal_processor(dialect)
             if literal is None:
                 raise ValueError(f"no constant can be written for {name} of type {kind}.")
-            sql = sql.replace(f"%({name})s", literal(bind.value))
+            constants[name] = literal(bind.value).replace("%%", "%")
         order: dict[str, str] = {}
-        numbered = re.sub(r"%\((\w+)\)s", lambda found: order.setdefault(found[1], f"${len(order) + 1}"), sql)
+
+        def written(found: re.Match[str]) -> str:
+            name = found[1]
+            if name is None:
+                return "%"  # it was escaped, as there were names
+            return constants[name] if name in constants else order.setdefault(name, f"${len(order) + 1}")
+
+        #: As the server reads it.
+        self.sql = re.sub(r"%%|%\((\w+)\)s", written, str(compiled))
         self._binders = [(name, binders[name]) for name in order]
-        #: Without names nothing is escaped.
-        self.sql = numbered.replace("%%", "%")
         # Always the same object, of which the driver looks up whether the server has prepared it.
         self._encoded = self.sql.encode()
         columns = statement.exported_columns

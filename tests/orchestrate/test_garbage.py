@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -42,3 +43,39 @@ def test_only_where_nothing_is_trained_are_trials_left_alone(
 ) -> None:
     monkeypatch.setattr(LocalExecutor, "name", name)
     assert make_loop(MemoryStore(), ToyRunner())._lasting._is_on == lasts
+
+
+@pytest.fixture
+def settling(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[_garbage.LastingTrials]]:
+    """Two searches in one process; the collector is as before afterwards."""
+    monkeypatch.setattr(_garbage, "_SETTLED_AFTER", 3)
+    usual = gc.get_threshold()
+    both = [_garbage.LastingTrials(is_on=True) for _ in range(2)]
+    yield both
+    for item in both:
+        item.end()
+    gc.set_threshold(*usual)
+
+
+def test_of_two_searches_the_last_one_hands_back(settling: list[_garbage.LastingTrials]) -> None:
+    before = state_of_collector()
+    first, second = settling
+    first.settle(3)
+    second.settle(2)
+    second.settle(4)
+    first.end()
+    first.end()
+    assert gc.get_threshold()[0] == _garbage._YOUNG
+    assert gc.get_freeze_count() > before[0]
+    second.end()
+    assert gc.get_threshold() == before[1]
+    assert gc.get_freeze_count() <= before[0]
+
+
+@pytest.mark.parametrize("young", [0, 200_000])
+def test_a_collector_that_is_off_or_rarer_already_stays_so(settling: list[_garbage.LastingTrials], young: int) -> None:
+    gc.set_threshold(young, 7, 8)
+    settling[0].settle(3)
+    assert gc.get_threshold() == (young, 7, 8)
+    settling[0].end()
+    assert gc.get_threshold() == (young, 7, 8)

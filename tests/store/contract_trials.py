@@ -7,8 +7,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from autopeft.configuration import Configuration, ModuleSpec, Site
 from autopeft.exceptions import NotFoundError, TrialConflictError
 from autopeft.store import TrialStore
 from autopeft.study import (
@@ -42,6 +44,21 @@ class TrialContract:
         assert [type(value) for value in trial.draft.params.values()] == [int, bool, str, float]  # type: ignore[union-attr]
         assert trial.configuration.fingerprint == draft.configuration.fingerprint
         assert store.add_trial(study, replace(make_draft(5), params=None)).draft.params is None
+
+    def test_a_configuration_is_given_back_as_it_is_read(self, store: TrialStore, study: str) -> None:
+        """Relatives of numbers become numbers at once; what could not be read again is refused, and nothing stored."""
+        relatives = ModuleSpec.make("lora", 4, scale=np.float64(2.0), dropout=0.1)
+        placements = [(Site(layer=0, part="q"), relatives)]
+        configuration = Configuration.make(placements, learning_rate=np.float64(1e-3))
+        added = store.add_trial(study, replace(make_draft(), configuration=configuration)).configuration
+        assert repr(added) == repr(store.load_trial(study, 0).configuration)
+        assert type(added.learning_rate) is float
+        assert type(added.placements[0].module.option("scale", 1.0)) is float
+        unreadable = [(Site(layer=0, part="q"), ModuleSpec.make("lora", 4, ranks=(1, 2)))]
+        configuration = Configuration.make(unreadable, learning_rate=1e-3)
+        with pytest.raises(TypeError):
+            store.add_trial(study, replace(make_draft(), configuration=configuration))
+        assert len(store.load_study(study).trials) == 1
 
     def test_number_must_be_the_next(self, store: TrialStore, study: str) -> None:
         store.add_trial(study, make_draft(1), number=0)

@@ -19,9 +19,13 @@ from tests.store.builders import claimed, make_spec
 from tests.store.conftest import Cluster, execute
 
 DIALECT = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
-NAMED = select(StudyRow.id, StudyRow.name, StudyRow.created_at, literal("it's 5 %").label("said")).where(
-    StudyRow.name == bindparam("p_name", type_=StudyRow.name.type), StudyRow.id > 0
-)
+NAMED = select(
+    StudyRow.id,
+    StudyRow.name,
+    StudyRow.created_at,
+    literal("it's 5 %").label("said"),
+    literal("%(p_name)s").label("odd"),
+).where(StudyRow.name == bindparam("p_name", type_=StudyRow.name.type), StudyRow.id > 0)
 WEIRD = "a\x00b\udcff"
 
 
@@ -29,6 +33,7 @@ def test_constants_are_part_of_the_text_and_parameters_are_not() -> None:
     words = Direct(NAMED, DIALECT).sql
     assert "'it''s 5 %'" in words
     assert "> 0" in words
+    assert "'%(p_name)s'" in words
     assert words.count("$") == 1
     assert "name = $1" in words
 
@@ -60,7 +65,7 @@ def test_rows_are_those_that_sqlalchemy_reads(cluster: Cluster) -> None:
         ((row,), n) = store._run(NAMED, {"p_name": WEIRD, "unused": 1})
         with store._single() as connection:
             assert tuple(row) == tuple(connection.execute(NAMED, {"p_name": WEIRD}).one())
-        assert (row.name, row.created_at, row.said, n) == (WEIRD, moment, "it's 5 %", 1)
+        assert (row.name, row.created_at, row.said, row.odd, n) == (WEIRD, moment, "it's 5 %", "%(p_name)s", 1)
         assert row.created_at.tzinfo is UTC
         assert store._run(NAMED, {"p_name": "none"}) == ([], 0)
     execute(cluster.url(), "DROP DATABASE direct WITH (FORCE)")

@@ -18,6 +18,15 @@ from tests.ports import free_port
 TOKEN = "f" * 64
 #: Each node has a loopback address of its own; 127.0.0.1 itself Ray would exchange for the machine's public one.
 HEAD = "127.0.0.2"
+STARTED = "Ray runtime started"
+_UNTIL_STARTED = f"""
+log=$1; shift
+for attempt in 1 2 3; do
+    "$@"; status=$?
+    grep -q '{STARTED}' "$log" && exit $status
+done
+exit $status
+"""
 
 
 class RayCluster:
@@ -31,12 +40,17 @@ class RayCluster:
         self.token_file.chmod(0o600)
         self.processes: list[subprocess.Popen[bytes]] = []
         self._ray = str(Path(sys.executable).with_name("ray"))
-        self._start(
+        self._killed: list[subprocess.Popen[bytes]] = []
+        self.head = self._start(
             "--head", f"--port={self.port}", f"--ray-client-server-port={self.client_port}", "--num-cpus=0",
             f"--node-ip-address={HEAD}", "--include-dashboard=false", "--disable-usage-stats",
             f"--temp-dir={self.folder / 'r'}",
         )  # fmt: skip
-        self._wait_for_port(self.client_port)
+        try:
+            self._wait_for_port(self.client_port)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def address(self) -> str:
@@ -65,18 +79,21 @@ class RayCluster:
         deadline = time.monotonic() + 120
         for i, process in enumerate(self.processes):
             log = self.folder / f"start-{i}.log"
-            # Nothing but being killed ends a node.
-            while process.poll() is None and "Ray runtime started" not in log.read_text():
+            while process not in self._killed and STARTED not in log.read_text():
+                assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
 
-    def kill_node(self, node: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:
+    def kill_node(self, node: subprocess.Popen[bytes]) -> None:
         """End a node with everything on it, as a machine that loses its power does."""
+        self._killed.append(node)
+        # What starts Ray again must not do so meanwhile.
+        node.send_signal(signal.SIGSTOP)
         family = [node, *psutil.Process(node.pid).children(recursive=True)]
         for process in family:
             with_pid = psutil.Process(process.pid) if psutil.pid_exists(process.pid) else None
             if with_pid is not None:
-                with_pid.send_signal(number)
+                with_pid.kill()
         node.wait(timeout=30)
 
     def close(self) -> None:
@@ -86,11 +103,15 @@ class RayCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, *flags: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Ray gives a start up when one question to a busy head stays unanswered; compose and systemd start again."""
-        log = (self.folder / f"start-{len(self.processes)}.log").open("wb")
+        """Ray gives a start up when one question to a busy head stays unanswered; compose and systemd start again.
+
+        What ends after it had started is not started again: that is for the test to notice.
+        """
+        path = self.folder / f"start-{len(self.processes)}.log"
+        log = path.open("wb")
         with log:
             process = subprocess.Popen(
-                ["sh", "-c", 'until "$@"; do sleep 1; done', "sh", self._ray, "start", *flags, "--block"],
+                ["sh", "-c", _UNTIL_STARTED, "sh", str(path), self._ray, "start", *flags, "--block"],
                 env={**self.environment, **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -107,5 +128,6 @@ class RayCluster:
             with socket.socket() as probe:
                 if probe.connect_ex((HEAD, port)) == 0:
                     return
+            assert self.head.poll() is None, (self.folder / "start-0.log").read_text()
             time.sleep(0.1)
         raise AssertionError((self.folder / "start-0.log").read_text())
