@@ -338,26 +338,11 @@ def test_the_next_trial_is_taken_when_one_ends() -> None:
     assert asked[first:last].count("claim_next") == 0
 
 
-def test_asked_to_stop_it_gives_back_what_it_took_when_a_trial_ended() -> None:
-    store = driven(1, 2)
-    worker = make(store)
-    finish = store.complete_and_claim
-
-    def stopped(*args: Any, **options: Any) -> Any:
-        found = finish(*args, **options)
-        worker.stop()
-        return found
-
-    store.complete_and_claim = stopped  # type: ignore[method-assign]
-    assert worker.run() == 1
-    assert states(store) == ["COMPLETE", "WAITING"]
-    assert store.load_trial("study", 1).attempts == 0
-
-
-def test_asked_to_stop_it_gives_back_what_it_was_given_without_a_word() -> None:
+@pytest.mark.parametrize("n_unheard", [0, 1], ids=["told", "without a word"])
+def test_asked_to_stop_it_gives_back_what_it_was_given_when_a_trial_ended(n_unheard: int) -> None:
     store = driven(1, 2)
     flaky = Flaky(store)
-    flaky.behind["complete_and_claim"] = 1
+    flaky.behind["complete_and_claim"] = n_unheard
     worker = make(flaky)
     finish = store.complete_and_claim
 
