@@ -74,9 +74,7 @@ class Placer:
 
     def placements(self, item: PlannedModule) -> Placed:
         """What it is canonically, as `placements`; about errors as `count`."""
-        counts = self.counts(item)
-        counts[item.size]
-        return counts.placed[item.size]
+        return self.counts(item).placements(item.size)
 
     def count(self, item: PlannedModule) -> int:
         """Trainable parameters; 0 if the backbone lacks the site.
@@ -154,8 +152,14 @@ class _CountsBySize(dict[int | None, int]):
         super().__init__()
         self._item, self._shapes, self._module_types = item, shapes, module_types
         self._refused: dict[int | None, str] = {}
-        #: What it is canonically at the sizes that were counted.
-        self.placed: dict[int | None, Placed] = {}
+        # At the sizes that were counted.
+        self._placed: dict[int | None, Placed] = {}
+
+    def placements(self, size: int | None) -> Placed:
+        """What the module is canonically at a size; raises as counting it does."""
+        if size not in self._placed:
+            self.__missing__(size)
+        return self._placed[size]
 
     def __missing__(self, size: int | None) -> int:
         if size not in self._refused:
@@ -166,7 +170,7 @@ class _CountsBySize(dict[int | None, int]):
                 self._refused[size] = refusal(item, self._module_types, error)
             else:
                 # All configurations share these placements.
-                self.placed[size] = [(Placement(site=site, module=spec), count) for site, spec, count in found]
+                self._placed[size] = [(Placement(site=site, module=spec), count) for site, spec, count in found]
                 self[size] = sum(count for _, _, count in found)
                 return self[size]
         raise InfeasibleError(self._refused[size])

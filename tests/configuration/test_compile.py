@@ -1,4 +1,4 @@
-"""Oracles: expansion written out by hand, and brute force over scaling factors."""
+"""Oracles: expansion written out by hand."""
 
 from typing import Any
 

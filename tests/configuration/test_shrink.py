@@ -1,3 +1,5 @@
+"""Oracle: brute force over scaling factors."""
+
 from __future__ import annotations
 
 from fractions import Fraction
